@@ -4,8 +4,8 @@ use std::{hint::black_box, time::Duration};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use tidegate::decide::{
-    Bounds, Census, CensusWorker, DrainAfter, Intake, Moment, Observation, Phase, Policy, Probe,
-    Reconciler, Rules, RunnerId, Scaling, Timings, WorkerId, plan,
+    Bounds, Census, CensusWorker, DrainAfter, HeldBy, Intake, Moment, Observation, Phase, Policy,
+    Probe, Reconciler, Rules, RunnerId, Scaling, Timings, WorkerId, plan,
 };
 
 const WORKERS: u64 = 100_000;
@@ -72,6 +72,7 @@ fn benches(c: &mut Criterion) {
                 group: None,
                 allowance: None,
                 pressure: None,
+                held_by: HeldBy::Workers,
             };
             reconciler.reconcile(black_box(&observation), &census)
         });

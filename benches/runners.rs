@@ -25,6 +25,12 @@ use tokio::{
 const PAIRS: usize = 9;
 const BODY: &str = "{\"image\": \"harbour.jpg\", \"width\": 256}";
 const SHIMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/warm");
+/// Jobs of 100 ms, many at a time.
+const SLEEPER: &str = "import asyncio, tidegate_asyncio\n\
+    async def handle(job): await asyncio.sleep(0.1)\n\
+    tidegate_asyncio.serve(handle)";
+/// How many.
+const AT_A_TIME: u32 = 500;
 const WORKER: &str = "import tidegate\ntidegate.serve(lambda job: None)";
 /// The same work with a new process for each job.
 const ONCE: &str = "import sys, json, base64, os, traceback\nsys.stdin.read()";
@@ -46,6 +52,11 @@ fn main() {
         let once = ExecSettings::new(["python3", "-c", ONCE]);
         let python = median(|| exec_jobs(&once, 10), || warm_jobs(5_000)).await;
         println!("warm Python:    {python:.0} times exec with the same script (target 20)");
+        let (ratio, mib) = concurrent(10).await;
+        println!(
+            "asyncio:        {AT_A_TIME} jobs of 100 ms at a time in one process take {ratio:.2} of the ideal time \
+             (target 1.2), {mib} MiB (target 80)"
+        );
     });
 }
 
@@ -207,4 +218,47 @@ async fn run(runner: &mut dyn Runner) {
     });
     let report = runner.run(&job, JobControl::default()).await;
     assert!(matches!(report.end, JobEnd::Done { .. }), "{report:?}");
+}
+
+/// Runs [`AT_A_TIME`] jobs of 100 ms at a time in one process, `rounds` for each slot. Returns the time as a ratio to the ideal
+/// time, and the process's resident memory in MiB.
+async fn concurrent(rounds: u32) -> (f64, u64) {
+    let mut settings = WarmSettings::new(["python3", "-c", SLEEPER]);
+    settings.concurrency = AT_A_TIME;
+    settings.process.env = [
+        ("PYTHONPATH".to_owned(), SHIMS.to_owned()),
+        ("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned()),
+    ]
+    .into();
+    let manager = WarmManager::new(settings);
+    let mut slots = Vec::new();
+    for _ in 0..AT_A_TIME {
+        slots.push(create(&manager).await);
+    }
+    let begun = Instant::now();
+    let work = slots.into_iter().map(|mut slot| async move {
+        for _ in 0..rounds {
+            run(&mut *slot).await;
+        }
+        slot
+    });
+    let slots = futures_util::future::join_all(work).await;
+    let took = begun.elapsed().as_secs_f64();
+    let mib = resident_of_children() / 1024;
+    drop(slots);
+    (took / (f64::from(rounds) * 0.1), mib)
+}
+
+/// Resident memory of the largest child of this process, in KiB.
+fn resident_of_children() -> u64 {
+    let processes = std::fs::read_dir("/proc").expect("processes");
+    let resident = processes.filter_map(|entry| {
+        let status = std::fs::read_to_string(entry.ok()?.path().join("status")).ok()?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        (field("PPid:")? == u64::from(std::process::id())).then(|| field("VmRSS:"))?
+    });
+    resident.max().unwrap_or(0)
 }

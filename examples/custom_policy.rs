@@ -1,4 +1,5 @@
-//! A policy of your own: here, one that has the backlog worked off within a given time, by what it has learnt of the jobs.
+//! A custom policy. It sizes the pool so that the backlog is finished within a given time, and measures how long jobs
+//! take.
 //!
 //!     cargo run --example custom_policy
 //!

@@ -46,7 +46,7 @@ impl Runner for Connection {
         control.started.notify();
         let sent = tokio::select! {
             sent = self.0.write_all(job.body()) => sent,
-            // The pool is on its way out, or scales down with `preempt`: the job is given back.
+            // The pool is shutting down, or scales down with `preempt`: the job is given back.
             () = control.stop.cancelled() => return RunReport { end: JobEnd::Stopped, reusable: false },
             () = control.kill.cancelled() => return RunReport { end: JobEnd::Stopped, reusable: false },
         };

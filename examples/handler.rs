@@ -14,7 +14,7 @@ use std::{
 use serde::Deserialize;
 use tidegate::{BoxError, Declare, Job, Outcome, Policy, Pool, Supervisor};
 
-/// What every call of the handler has. Yours may hold a connection pool.
+/// The state that every call of the handler gets. Yours may hold a connection pool.
 #[derive(Clone, Default)]
 struct App {
     pixels: Arc<AtomicU64>,

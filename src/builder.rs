@@ -133,7 +133,7 @@ impl Pool {
     }
 
     /// Whether the policy is about the whole queue, and the daemons that consume it with this setting take shares of its
-    /// number; no by default. They hear each other through the exchange `<queue>.share`.
+    /// number; no by default. They exchange messages through the exchange `<queue>.share`.
     pub fn share(mut self, share: bool) -> Self {
         self.settings.share = share;
         self
@@ -181,7 +181,7 @@ impl Pool {
     }
 
     /// Which messages are answered, and where. By default these are messages whose handler returns [`Outcome::Reply`],
-    /// and messages that fail for good, if they ask by direct reply-to.
+    /// and messages whose job finally fails, if they ask by direct reply-to.
     pub fn reply(mut self, reply: ReplySettings) -> Self {
         self.settings.reply = reply;
         self
@@ -267,7 +267,8 @@ impl Pool {
         self
     }
 
-    /// How long a handler may go on after its job was [stopped](Job::is_stopped) before it is dropped; 10 s by default.
+    /// How long a handler may continue after its job was [stopped](Job::is_stopped) before it is dropped; 10 s by
+    /// default.
     pub fn kill_grace(mut self, grace: Duration) -> Self {
         self.kill_grace = Some(grace);
         self
@@ -446,8 +447,8 @@ impl Builder {
         self
     }
 
-    /// Most workers of all pools together; no limit by default. Each pool with work first gets its floor. The pools divide
-    /// the rest by weight and need.
+    /// The maximum number of workers of all pools together. There is no limit by default. Each pool with work first
+    /// gets its floor. The pools divide the rest by weight and need.
     pub fn max_workers(mut self, workers: u32) -> Self {
         self.limits.max_workers = Some(workers);
         self

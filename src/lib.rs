@@ -34,7 +34,7 @@
 //!
 //! - [How it works](#how-it-works)
 //! - [Handlers](#handlers): [JSON](#json), [state](#shared-state), [blocking code](#blocking-code), [timeouts](#timeouts)
-//! - [What becomes of a job](#what-becomes-of-a-job), [retries](#retries), [replies](#replies)
+//! - [How a job is settled](#how-a-job-is-settled), [retries](#retries), [replies](#replies)
 //! - [Scaling](#scaling)
 //! - [Shutting down](#shutting-down)
 //! - [Testing](#testing)
@@ -196,13 +196,13 @@
 //!
 //! let pool = Pool::new("imports").timeout(Duration::from_secs(60)).handler(|job: Job| async move {
 //!     tokio::select! {
-//!         () = tokio::time::sleep(Duration::from_secs(5)) => Ok(Outcome::Done), // stands for the work
+//!         () = tokio::time::sleep(Duration::from_secs(5)) => Ok(Outcome::Done), // a placeholder for the work
 //!         () = job.stopped() => Err("stopped: what was written is rolled back".into()),
 //!     }
 //! });
 //! ```
 //!
-//! # What becomes of a job
+//! # How a job is settled
 //!
 //! Every message is acknowledged, put in a retry queue, put in the dead-letter queue, or given back. No message is
 //! dropped. The broker confirms a copy before its original is acknowledged.
@@ -297,7 +297,7 @@
 //! # }
 //! ```
 //!
-//! A job that fails for good is answered too, with the header `x-tidegate-outcome: failed`. [`ReplySettings`] can turn
+//! A job that finally fails is answered too, with the header `x-tidegate-outcome: failed`. [`ReplySettings`] can turn
 //! replies off.
 //!
 //! # Scaling
@@ -318,6 +318,17 @@
 //! ```
 //!
 //! [`Policy::fixed`] gives the same number for every demand. [`Policy::steps`] gives a number for each range of demand.
+//! [`Policy::target_wait`] runs as many workers as keep the waiting time of messages under a target. It measures how
+//! fast messages arrive and how long jobs run:
+//!
+//! ```
+//! use std::time::Duration;
+//! use tidegate::Policy;
+//!
+//! // 95 of 100 messages wait at most 30 s, with workers that are busy for 70 % of their time.
+//! let policy = Policy::target_wait(Duration::from_secs(30)).utilisation(0.7).max(200);
+//! assert!(policy.needs_measurements());
+//! ```
 //!
 //! A program can also have its own policy: the pool asks a [`ScalingPolicy`] at each reconcile with all known facts. The
 //! policy may keep state. Its bounds and `scaling` limit its answer.
@@ -383,8 +394,8 @@
 //! ```
 //!
 //! [`drain`](Supervisor::drain) takes its deadline as an argument. [`stop_now`](Supervisor::stop_now) has no deadline.
-//! All of them return when every pool has ended and the connections are closed. `Ok` means that no running job was cut
-//! short. A [`DrainError`] says how many jobs were given back.
+//! All of them return when every pool has ended and the connections are closed. `Ok` means that no running job was
+//! interrupted. A [`DrainError`] says how many jobs were given back.
 //!
 //! **Dropping** the last clone of a [`Supervisor`] also stops everything at once, but does not wait for it.
 //!
@@ -495,6 +506,19 @@
 //! for each job, with the spans `worker` and `job`. An [`EventSink`](run::EventSink) receives each start and end of a
 //! runner.
 //!
+//! Each message also has spans with the names of OpenTelemetry, with the target [`run::traces::TARGET`]: `receive`,
+//! `process` and `settle`. [`Builder::traces`] connects them with the trace in the message's `traceparent` header. Only
+//! the program knows its tracing backend, so it gives a function:
+//!
+//! ```
+//! use tidegate::{Supervisor, queue::TraceContext};
+//!
+//! let builder = Supervisor::builder().traces(|_span: &tracing::Span, parent: Option<&TraceContext>| {
+//!     // Make `parent` the parent of the span in the backend, and return the context of the span.
+//!     parent.cloned()
+//! });
+//! ```
+//!
 //! # Tower
 //!
 //! With the feature `tower`, a [`tower::Service`](https://docs.rs/tower) of [`Job`] is a handler. Its layers apply to
@@ -530,6 +554,7 @@ let pool = Pool::new("requests").service(service);
 //!
 //! - [`Pool::exec`]: a child process for each job. The body is its standard input, and its exit code is the outcome.
 //! - [`Pool::warm`]: long-lived child processes that receive one job after another.
+//! - [`Pool::consumer`]: programs that consume the queue themselves. The pool decides how many there are.
 //! - `Pool::container`, with the feature `container`: a container for each job, through the API of Docker or Podman.
 //!
 //! For anything else, implement two traits. A [`RunnerManager`] creates runners, and a [`Runner`] runs one job at a
@@ -564,7 +589,7 @@ let pool = Pool::new("requests").service(service);
 //! impl Runner for Session {
 //!     async fn run(&mut self, job: &Job, control: JobControl) -> RunReport {
 //!         control.started.notify();
-//!         let work = async { job.body().len() }; // stands for the work
+//!         let work = async { job.body().len() }; // a placeholder for the work
 //!         let end = tokio::select! {
 //!             _ = work => JobEnd::Done { reply: None },
 //!             () = control.stop.cancelled() => JobEnd::Stopped,
@@ -649,5 +674,5 @@ pub use self::{
         Supervisor, SupervisorError,
     },
     runner::{BoxError, Job, JsonError, Outcome, Reply, Runner, RunnerManager},
-    runners::WarmSettings,
+    runners::{ConsumerSettings, WarmSettings},
 };

@@ -1,9 +1,9 @@
-// Serves the jobs of a tidegate pool of kind "warm". Copy it beside your worker.
+// Serves the jobs of a tidegate pool of kind "warm". Copy it to the folder of your worker.
 "use strict";
 const fs = require("node:fs");
 const readline = require("node:readline");
 
-/** Not now. Throw it with a delay in seconds, or with none for the pool's own backoff. */
+/** Try again later. Throw it with a delay in seconds, or without one for the pool's backoff. */
 class Retry extends Error {
   constructor(delay) {
     super("asked for later");
@@ -11,10 +11,10 @@ class Retry extends Error {
   }
 }
 
-/** It will never work: the message goes to the dead letters, with this reason. */
+/** The job can never succeed: the message is dead-lettered with this reason. */
 class Reject extends Error {}
 
-/** Calls `handle(job)` for each job. What it returns is the reply; what it throws, a failure. */
+/** Calls `handle(job)` for each job. Its return value is the reply. An exception is a failure. */
 async function serve(handle) {
   const answers = fs.openSync("/dev/stdout", "a");
   fs.closeSync(1);

@@ -1,17 +1,17 @@
 <?php
-// Serves the jobs of a tidegate pool of kind "warm". Copy it beside your worker.
+// Serves the jobs of a tidegate pool of kind "warm". Copy it to the folder of your worker.
 namespace Tidegate;
 
-/** Not now. Throw it with a delay in seconds, or with none for the pool's own backoff. */
+/** Try again later. Throw it with a delay in seconds, or without one for the pool's backoff. */
 class Retry extends \Exception
 {
     public function __construct(public ?float $delay = null) { parent::__construct("asked for later"); }
 }
 
-/** It will never work: the message goes to the dead letters, with this reason. */
+/** The job can never succeed: the message is dead-lettered with this reason. */
 class Reject extends \Exception {}
 
-/** Calls $handle($job, $progress) for each job. What it returns is the reply; what it throws, a failure. */
+/** Calls $handle($job, $progress) for each job. Its return value is the reply. An exception is a failure. */
 function serve(callable $handle): void
 {
     $answers = fopen("php://stdout", "w");

@@ -1,4 +1,4 @@
-# Serves the jobs of a tidegate pool of kind "warm". Copy it beside your worker.
+# Serves the jobs of a tidegate pool of kind "warm". Copy it to the folder of your worker.
 require "json"
 
 module Tidegate

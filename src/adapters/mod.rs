@@ -1,5 +1,5 @@
-//! Adapters: what implements a seam and is no kind of runner that a configuration file can name. They never import each
-//! other. Those kinds are in [`runners`](crate::runners).
+//! Adapters: implementations of a seam, except the kinds of runners that a configuration file can name. They never
+//! import each other. Those kinds are in [`runners`](crate::runners).
 
 pub mod amqp;
 pub mod handler;

@@ -49,6 +49,19 @@ pub struct Pool {
     /// The newest configuration, if it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reload_refused: Option<RefusedReload>,
+    /// The supervisors that have handed over to this one, and still run jobs of the pool.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub predecessors: Vec<Predecessor>,
+}
+
+/// A supervisor that has handed over, and finishes its jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Predecessor {
+    /// Its process id.
+    pub pid: u32,
+    /// Jobs that it runs. Absent if it has not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<usize>,
 }
 
 /// A configuration that was refused. The pools run an older configuration than the file contains.
@@ -236,8 +249,11 @@ pub struct Steered {
     pub changed: bool,
     /// Bare workers that the next reconcile started. Negative if it stopped workers.
     pub workers_diff: i64,
-    /// Runners that were stopped.
+    /// Idle runners that were stopped.
     pub runners_stopped: u64,
+    /// Running jobs that were told to stop, each with its runner. They end later.
+    #[serde(default)]
+    pub jobs_told: u64,
     /// Why the order could not be stored for the next start. Absent if it was stored. The order is in force in both
     /// cases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -275,9 +291,26 @@ pub struct ByWhom {
     pub since: Timestamp,
 }
 
+/// What a change does with the keys that are set by hand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PolicyAct {
+    /// Sets keys in addition to those that were set before.
+    #[default]
+    Set,
+    /// Sets keys in place of all that were set before.
+    Replace,
+    /// Sets none, so that the configuration applies.
+    Reset,
+}
+
 /// The result of a change of a policy, or of a trial of one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PolicyChange {
+    /// What the change does with the keys that are set by hand.
+    #[serde(default)]
+    pub act: PolicyAct,
     /// Whether the change is in force. False for a trial.
     pub applied: bool,
     /// Keys whose values differ.
@@ -378,7 +411,7 @@ pub struct StoppedJobs {
 /// The oldest dead letters of a pool, and the number of all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetters {
-    /// The queue that they are in.
+    /// Their queue.
     pub queue: String,
     /// The number of all letters.
     pub count: u64,
@@ -395,7 +428,7 @@ pub struct DeadLetter {
     pub at: Option<Timestamp>,
     /// Attempts spent.
     pub attempts: Option<u64>,
-    /// Why it is dead, in one word.
+    /// Why it was dead-lettered, in one word.
     pub reason: Option<String>,
     /// Who gave the reason: `tidegate` or `broker`.
     pub by: Option<String>,
@@ -444,6 +477,20 @@ pub struct Job {
     /// The job.
     #[serde(flatten)]
     pub job: RunningJob,
+    /// The process id of the supervisor that runs it, if that one has handed over to this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predecessor: Option<u32>,
+}
+
+/// A running job of one pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobOfPool {
+    /// The job.
+    #[serde(flatten)]
+    pub job: RunningJob,
+    /// The process id of the supervisor that runs it, if that one has handed over to this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predecessor: Option<u32>,
 }
 
 #[cfg(test)]
@@ -475,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_of_time_reads_as_people_write_it() {
+    fn a_duration_is_displayed_as_people_write_it() {
         for (text, seconds) in [
             ("30m", 1800),
             ("1h30m", 5400),

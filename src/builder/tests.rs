@@ -10,7 +10,7 @@ async fn refusal(builder: Builder) -> String {
 }
 
 #[tokio::test]
-async fn says_what_a_pool_lacks() {
+async fn names_what_a_pool_lacks() {
     let never_more = RetrySettings {
         backoff: Duration::from_secs(600),
         ..RetrySettings::default()
@@ -30,11 +30,11 @@ async fn says_what_a_pool_lacks() {
         ),
         (
             pool().prefetch(0),
-            "cannot be used as it is set: prefetch must be 1 or more",
+            "has invalid settings: prefetch must be 1 or more",
         ),
         (
             pool().retry(never_more),
-            "cannot be used as it is set: retry.backoff must be above zero and at most retry.backoff_max",
+            "has invalid settings: retry.backoff must be above zero and at most retry.backoff_max",
         ),
     ] {
         let builder = Supervisor::builder().driver(MemoryBroker::new()).pool(pool);
@@ -43,7 +43,7 @@ async fn says_what_a_pool_lacks() {
 }
 
 #[tokio::test]
-async fn wants_a_broker_that_it_can_name_without_its_password() {
+async fn requires_a_broker_that_it_can_name_without_its_password() {
     let nothing = Supervisor::builder().pool(pool());
     assert_eq!(
         refusal(nothing).await,

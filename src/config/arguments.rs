@@ -5,19 +5,11 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Argument, Arguments, Binding, Declare,
     problem::Problem,
     schema::{Item, Key, KeyKind, KeyPresence, Spelling, Table, ValuePosition, nearest, quoted},
+    settings::{Argument, Arguments, Binding, CONSUMERS_PER_CHANNEL, Declare},
 };
 use crate::decide::Policy;
-
-/// Number of workers of a quorum queue that share a channel. If the daemon dies or a connection is lost, the broker may
-/// count one return of a message for each channel that consumes the queue.
-///
-/// Measured with empty jobs at 1 to 1,000 workers: a shared channel is faster than a channel for each worker, and takes
-/// down to half the processor time. But if most jobs are long, each settlement on a channel of 500 workers costs the
-/// broker 50 % more.
-pub const CONSUMERS_PER_CHANNEL: usize = 100;
 
 /// The lowest delivery limit with which no message of a pool with this number of workers is lost when the daemon dies
 /// or a connection is lost.
@@ -258,7 +250,7 @@ fn check_together(table: &mut Table<'_, '_>, given: &BTreeMap<String, Key<Option
         if let Some(key) = get(name)
             && !is_dead_lettered
         {
-            table.refuse(key, "write x-dead-letter-exchange with it");
+            table.refuse(key, "also write x-dead-letter-exchange");
         }
     }
     let overflow = get("x-overflow").and_then(|key| key.value.as_ref());
@@ -266,17 +258,17 @@ fn check_together(table: &mut Table<'_, '_>, given: &BTreeMap<String, Key<Option
     let drops = [
         (
             "x-message-ttl",
-            "write x-dead-letter-exchange with it: without it, the broker drops messages that wait longer",
+            "also write x-dead-letter-exchange: without it, the broker drops messages that wait longer",
             is_dead_lettered,
         ),
         (
             "x-max-length",
-            "write x-overflow = \"reject-publish\" with it: without it, the broker drops messages above the limit",
+            "also write x-overflow = \"reject-publish\": without it, the broker drops messages above the limit",
             rejects || is_dead_lettered,
         ),
         (
             "x-max-length-bytes",
-            "write x-overflow = \"reject-publish\" with it: without it, the broker drops messages above the limit",
+            "also write x-overflow = \"reject-publish\": without it, the broker drops messages above the limit",
             rejects || is_dead_lettered,
         ),
         (

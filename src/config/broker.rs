@@ -7,12 +7,10 @@ use super::{
     inputs::{ConfigInputs, read_text, takes_file},
     management::management,
     problem::{Place, Problem},
-    schema::{
-        FilePath, Item, Key, KeyKind, KeyPresence, Table, ValuePosition, nearest, quoted,
-        shown_text,
-    },
-    settings::{BrokerSettings, TlsSettings},
+    schema::{FilePath, Key, KeyPresence, Table, nearest, quoted, shown_text},
+    settings::{BrokerSettings, FRAME_MAX, TlsSettings},
     url::BrokerUrl,
+    url_key::UrlKey,
 };
 
 const DEFAULT_URL: &str = "amqp://guest:guest@localhost:5672/%2f";
@@ -28,7 +26,7 @@ pub(super) fn broker(
     let url = table.optional(
         "url",
         "URL of the broker, with `amqps://` for TLS. When absent, $AMQP_URL, otherwise a broker on this machine.",
-        AnyUrl,
+        UrlKey { shape: SHAPE, check },
         &quoted(DEFAULT_URL),
     );
     let url_file = table.optional(
@@ -114,9 +112,6 @@ const MECHANISMS: [&str; 5] = [
     "rabbit-cr-demo",
 ];
 
-/// Largest frame size that is accepted, in bytes. The client uses memory for 64 frames on each connection.
-pub(crate) const FRAME_MAX: u32 = 1 << 20;
-
 /// Smallest and largest frame size, in bytes, if the broker does not choose it. Each connection has a buffer of that
 /// size.
 const FRAME_BYTES: std::ops::RangeInclusive<u64> = 4096..=FRAME_MAX as u64;
@@ -191,39 +186,6 @@ fn tls_settings(
         ca: ca.value,
         cert: cert.value,
         key: key.value,
-    }
-}
-
-/// The URL of a broker. Problems with it are shown without its credentials.
-#[derive(Debug)]
-struct AnyUrl;
-
-impl KeyKind for AnyUrl {
-    type Value = BrokerUrl;
-    const IS_TEXT: bool = true;
-    const IS_SECRET: bool = true;
-
-    fn wants(&self) -> String {
-        "a URL".to_owned()
-    }
-
-    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<BrokerUrl> {
-        let Some(text) = item.get_ref().as_str() else {
-            spot.wrong(item, SHAPE);
-            return None;
-        };
-        let url = BrokerUrl::new(text);
-        match check(text) {
-            Ok(()) => Some(url),
-            Err(fix) => {
-                spot.wrong_shown_as(item, url.to_string(), fix);
-                None
-            }
-        }
-    }
-
-    fn toml(&self, value: &BrokerUrl) -> String {
-        quoted(&value.to_string())
     }
 }
 

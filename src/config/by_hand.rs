@@ -22,7 +22,7 @@ use super::{
 };
 use crate::decide::{Configured, Policy, PolicyKind, Scaling, SetPolicy};
 
-/// A key of `policy` or `scaling`, as it is in force.
+/// A key of `policy` or `scaling`, with its value in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PolicyKey {
@@ -193,7 +193,7 @@ pub fn change_policy(
     })
 }
 
-/// Where the keys of a pool's table were given.
+/// The positions of the keys of a pool's table.
 pub(super) fn origins(pool: &Table<'_, '_>) -> Origins {
     let keys = ALL_KEYS.iter().filter_map(|key| {
         let origin = match pool.given_at(key)? {

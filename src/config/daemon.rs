@@ -9,8 +9,9 @@ use super::{
     pools::pools,
     problem::Problem,
     schema::{ADDRESS, Choice, FilePath, OrWord, Table},
-    settings::{HttpSettings, LogFormat, LogSettings, Settings},
+    settings::{HttpSettings, LogFormat, LogSettings},
     supervisor::{refuse_small_limit, supervisor},
+    whole::Settings,
 };
 use crate::runners::RunnerKind;
 
@@ -61,7 +62,7 @@ fn http(root: &mut Table<'_, '_>, inputs: &ConfigInputs<'_>) -> HttpSettings {
     );
     let token_file = table.optional(
         "token_file",
-        "File with the token that browsers and remote callers need to steer.",
+        "File with the token that browsers and remote callers need for changes.",
         FilePath,
         "\"/etc/tidegate/token\"",
     );
@@ -100,14 +101,15 @@ fn http(root: &mut Table<'_, '_>, inputs: &ConfigInputs<'_>) -> HttpSettings {
     let socket = table.optional(
         "socket",
         "Unix socket of the command line. When absent, `tidegate.sock` in $RUNTIME_DIRECTORY, otherwise in \
-        $XDG_RUNTIME_DIR/tidegate.",
+        $XDG_RUNTIME_DIR/tidegate, otherwise in /run/tidegate for root and in /tmp/tidegate-UID for other users.",
         FilePath,
         "\"/run/tidegate/tidegate.sock\"",
     );
     let state_dir = table.optional(
         "state_dir",
         "Directory of the instance lock, of orders that were set by hand, and of recordings. When absent, $STATE_DIRECTORY, otherwise \
-        $XDG_STATE_HOME/tidegate.",
+        $XDG_STATE_HOME/tidegate, otherwise $HOME/.local/state/tidegate. Without $HOME, /var/lib/tidegate for root and \
+        /tmp/tidegate-UID for other users.",
         FilePath,
         "\"/var/lib/tidegate\"",
     );

@@ -103,15 +103,43 @@ pub fn socket_of(source: &Source) -> (Option<PathBuf>, Option<Problems>) {
 /// beyond our rights. Changes nothing.
 ///
 /// Returns the configuration unless the configuration itself is invalid.
-pub fn examine(source: &Source) -> (Option<Loaded>, Problems) {
+pub fn examine(source: &Source) -> Examined {
     let (loaded, mut problems) = match load_all(source) {
         Ok(all) => all,
-        Err(problems) => return (None, problems),
+        Err(problems) => {
+            return Examined {
+                loaded: None,
+                problems,
+                warnings: Problems::new(Vec::new()),
+            };
+        }
     };
     let is_good = problems.is_empty();
+    let mut warnings = match is_good {
+        true => loaded.warnings.clone(),
+        // They compare keys, and a key with a problem has its default.
+        false => Vec::new(),
+    };
+    warnings.extend(loaded.suspicions_beside(&problems));
     let lacks = loaded.lacks_beside(&problems);
     problems.extend(lacks);
-    (Some(loaded).filter(|_| is_good), Problems::new(problems))
+    Examined {
+        loaded: Some(loaded).filter(|_| is_good),
+        problems: Problems::new(problems),
+        warnings: Problems::new(warnings),
+    }
+}
+
+/// The result of [`examine`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Examined {
+    /// The configuration, unless it is invalid itself.
+    pub loaded: Option<Loaded>,
+    /// The problems of the configuration and of this machine.
+    pub problems: Problems,
+    /// Valid settings that are probably mistakes.
+    pub warnings: Problems,
 }
 
 /// Reads a configuration and its problems.

@@ -1,4 +1,4 @@
-//! What a configuration needs from this machine: for the runners of its pools, and for the daemon's own files and
+//! The needs of a configuration on this machine: for the runners of its pools, and for the daemon's own files and
 //! sockets.
 
 use nix::unistd::Pid;

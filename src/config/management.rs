@@ -5,8 +5,9 @@ use url::Url;
 use super::{
     inputs::{ConfigInputs, read_text, takes_file},
     problem::Problem,
-    schema::{FilePath, Item, KeyKind, Table, ValuePosition, quoted},
+    schema::{FilePath, Table, quoted},
     url::BrokerUrl,
+    url_key::UrlKey,
 };
 
 const SHAPE: &str =
@@ -19,10 +20,11 @@ pub(super) fn management(
 ) -> Option<BrokerUrl> {
     let url = broker.optional(
         "management_url",
-        "URL of the broker's management API. Only `tidegate check --broker` uses it, to read facts that AMQP does not \
-        show: consumer timeouts, types, arguments and policies of queues, permissions. The user and password of `url` \
+        "URL of the broker's management API, for facts that AMQP does not show. `tidegate check --broker` reads consumer \
+        timeouts, types, arguments and policies of queues, and permissions. Pools of kind `consumer` read what their \
+        programs hold (docs/consumers.md). The user and password of `url` \
         are used, unless this URL has its own. With https://, `tls.ca` is trusted too.",
-        WebUrl,
+        UrlKey { shape: SHAPE, check },
         &quoted("http://localhost:15672"),
     );
     let url_file = broker.optional(
@@ -44,43 +46,10 @@ pub(super) fn management(
     Some(url)
 }
 
-/// The URL of a web server. Problems with it are shown without its credentials.
-#[derive(Debug)]
-struct WebUrl;
-
-impl KeyKind for WebUrl {
-    type Value = BrokerUrl;
-    const IS_TEXT: bool = true;
-    const IS_SECRET: bool = true;
-
-    fn wants(&self) -> String {
-        "a URL".to_owned()
-    }
-
-    fn read(&self, item: &Item<'_>, spot: &mut ValuePosition<'_>) -> Option<BrokerUrl> {
-        let Some(text) = item.get_ref().as_str() else {
-            spot.wrong(item, SHAPE);
-            return None;
-        };
-        let url = BrokerUrl::new(text);
-        match check(text) {
-            Ok(()) => Some(url),
-            Err(fix) => {
-                spot.wrong_shown_as(item, url.to_string(), fix);
-                None
-            }
-        }
-    }
-
-    fn toml(&self, value: &BrokerUrl) -> String {
-        quoted(&value.to_string())
-    }
-}
-
-fn check(text: &str) -> Result<(), &'static str> {
+fn check(text: &str) -> Result<(), String> {
     let url = Url::parse(text).map_err(|_| SHAPE)?;
     match url.scheme() {
         "http" | "https" if BrokerUrl::new(text).is_readable() => Ok(()),
-        _ => Err(SHAPE),
+        _ => Err(SHAPE.to_owned()),
     }
 }

@@ -7,6 +7,7 @@
 mod arguments;
 mod broker;
 mod by_hand;
+mod consuming;
 mod daemon;
 mod deadlines;
 mod file;
@@ -17,42 +18,45 @@ mod origin;
 mod otlp;
 mod parse;
 mod places;
-pub(crate) mod policy;
+mod policy;
 mod pools;
 pub(crate) mod problem;
 mod reply;
 mod schedule;
 pub(crate) mod schema;
-mod settings;
+pub(crate) mod settings;
 mod supervisor;
 mod surroundings;
 mod url;
+mod url_key;
+mod whole;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::settings::FRAME_MAX;
 pub use self::{
-    arguments::{CONSUMERS_PER_CHANNEL, lowest_delivery_limit},
+    arguments::lowest_delivery_limit,
     by_hand::{ChangedPolicy, PolicyChange, PolicyKey, change_policy, policy_keys, policy_toml},
-    file::{Source, examine, find, load, socket_of},
+    file::{Examined, Source, examine, find, load, socket_of},
     origin::{Origin, Origins},
     otlp::{OtlpHeaders, OtlpSettings},
     parse::{Loaded, described, parse, reference, variable_of},
     problem::{NotFound, Place, Problem, Problems},
     reply::{Answers, ReplySettings},
-    schema::{Described, Shape, Written},
+    schema::{Described, DescribedKey, Shape, Written},
     settings::{
-        Argument, Arguments, Binding, BreakerRules, BrokerSettings, DeadLetter, Declare,
-        DrainAfter, HttpSettings, LogFormat, LogSettings, PoolConfig, PoolSettings, RetrySettings,
-        Settings, SupervisorSettings, TlsSettings,
+        Argument, Arguments, Binding, BreakerRules, BrokerSettings, CONSUMERS_PER_CHANNEL,
+        DeadLetter, Declare, DrainAfter, HttpSettings, LogFormat, LogSettings, PoolSettings,
+        RetrySettings, SupervisorSettings, TlsSettings,
     },
     surroundings::Surroundings,
     url::BrokerUrl,
+    whole::{PoolConfig, Settings},
 };
 pub use crate::{
     host::limits::{CgroupUse, Cores, Limits, Rlimits},
     runners::{ExecSettings, RunnerSettings},
 };
-pub(crate) use broker::FRAME_MAX;
 #[cfg(test)]
 pub(crate) use parse::parse_with;

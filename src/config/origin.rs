@@ -19,6 +19,8 @@ pub enum Origin {
     Program,
     /// An operator set it by hand.
     ByHand,
+    /// `tidegate tune` chose it.
+    Tuned,
 }
 
 impl Origin {
@@ -30,6 +32,7 @@ impl Origin {
             Self::Environment => "environment",
             Self::Program => "program",
             Self::ByHand => "set by hand",
+            Self::Tuned => "chosen by tune",
         }
     }
 }

@@ -11,8 +11,8 @@ use super::{
     inputs::ConfigInputs,
     problem::{Place, Problem, Problems},
     schema::{self, Described, Finished},
-    settings::Settings,
     surroundings::Surroundings,
+    whole::Settings,
 };
 use crate::runners::{KINDS, RunnerKind};
 
@@ -34,6 +34,18 @@ impl Loaded {
     /// The problems of this machine with these settings, besides the configuration's own problems. Leaves out keys
     /// whose values cannot be trusted: all keys if the text is not TOML, and keys that depend on a key with a problem.
     pub(super) fn lacks_beside(&self, problems: &[Problem]) -> Vec<Problem> {
+        let mut lacks = self.inspect_machine().into_vec();
+        lacks.extend(self.inspect_limits(None).into_vec());
+        lacks.extend(self.inspect_places().into_vec());
+        self.retain_beside(problems, lacks)
+    }
+
+    /// The same for the warnings about this machine.
+    pub(super) fn suspicions_beside(&self, problems: &[Problem]) -> Vec<Problem> {
+        self.retain_beside(problems, self.suspicions().into_vec())
+    }
+
+    fn retain_beside(&self, problems: &[Problem], mut found: Vec<Problem>) -> Vec<Problem> {
         let is_wrong = |key: &str| problems.iter().any(|problem| problem.key == key);
         let is_meant = |lack: &Problem| {
             let Some((pool, key)) = lack.key.split_once(".runner.") else {
@@ -48,11 +60,8 @@ impl Loaded {
         if is_wrong("") {
             return Vec::new();
         }
-        let mut lacks = self.inspect_machine().into_vec();
-        lacks.extend(self.inspect_limits(None).into_vec());
-        lacks.extend(self.inspect_places().into_vec());
-        lacks.retain(|lack| problems.is_empty() || is_meant(lack));
-        lacks
+        found.retain(|found| problems.is_empty() || is_meant(found));
+        found
     }
 
     /// Whether the file or a variable has this key.
@@ -140,7 +149,7 @@ pub fn described() -> Vec<Described> {
     finished.described
 }
 
-/// The variable of the environment that stands for a key: `TIDEGATE_BROKER__URL` for `broker.url`.
+/// The variable of the environment that sets a key: `TIDEGATE_BROKER__URL` for `broker.url`.
 pub fn variable_of(key: &str) -> String {
     schema::variable_of(key)
 }

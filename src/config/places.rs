@@ -12,7 +12,7 @@ use nix::unistd::{AccessFlags, access};
 use super::{
     inputs::why,
     problem::{Place, Problem},
-    settings::Settings,
+    whole::Settings,
 };
 
 /// The daemon's own files and addresses that cannot be used. Creates nothing.

@@ -4,8 +4,9 @@ use std::{num::NonZeroU32, time::Duration};
 
 use toml::de::DeValue;
 
-use super::schema::{
-    Choice, Item, Key, KeyKind, KeyPresence, Span, Table, ValuePosition, WholeNumber,
+use super::{
+    schema::{Choice, Item, Key, KeyKind, KeyPresence, Span, Table, ValuePosition, WholeNumber},
+    settings::MAX_WORKERS,
 };
 use crate::decide::{Policy, PolicyKind, Scaling, Step, TargetWait, Utilisation};
 
@@ -36,9 +37,6 @@ pub(super) const KINDS_KEYS: [(&str, &str); 5] = [
     ("target_wait", "target"),
     ("target_wait", "utilisation"),
 ];
-
-/// More workers than any machine or broker can serve. This limit catches typing mistakes.
-pub(crate) const MAX_WORKERS: u32 = 1_000_000;
 
 /// Reads a pool's policy. Returns it as a key, because its maximum limits other keys.
 pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
@@ -156,8 +154,9 @@ pub(super) fn policy(pool: &mut Table<'_, '_>) -> Key<Policy> {
 fn bounds(table: &mut Table<'_, '_>, policy: Policy, is_sound: bool) -> Key<Policy> {
     let max = table.optional(
         "max",
-        "Maximum number of workers of this pool. When absent, 50 for `backlog` and `target_wait`, otherwise the number in \
-        `workers` or in the highest step. It counts for one daemon: the workers of several daemons on one queue add up.",
+        "Maximum number of workers of this pool. When absent, 50 for `backlog` and `target_wait`, otherwise the number \
+         in `workers` or in the highest step. It counts for one daemon: the workers of several daemons on one queue \
+         add up.",
         WholeNumber(1..=MAX_WORKERS),
         "50",
     );
@@ -231,7 +230,7 @@ impl KeyKind for UtilisationKey {
     }
 }
 
-/// Steps of a staircase: `[[1, 1], [100, 10]]`.
+/// The steps of the policy `steps`: `[[1, 1], [100, 10]]`.
 #[derive(Debug)]
 struct StepsKey;
 
@@ -320,7 +319,7 @@ pub(super) fn scaling(pool: &mut Table<'_, '_>) -> Scaling {
     );
     let churn = table.optional(
         "churn",
-        "At most this many workers started and stopped within a minute, together. When absent, there is no limit.",
+        "Maximum number of starts and stops of workers within a minute, added together. When absent, no limit.",
         WholeNumber(1..=MAX_WORKERS),
         "60",
     );

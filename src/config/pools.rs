@@ -7,9 +7,10 @@ use toml::de::DeValue;
 use super::{
     arguments::{Declaration, declaration, warn_of_few_deliveries, warn_of_lost_dead_letters},
     by_hand::origins,
+    consuming::{QUIET_OF_PROGRAMS, refuse_meaningless},
     deadlines::{refuse_outliving_jobs, warn_of_long_waits},
     inputs::ConfigInputs,
-    policy::{MAX_WORKERS, policy, scaling},
+    policy::{policy, scaling},
     problem::{Place, Problem},
     reply::{reply, warn_of_no_answers},
     schedule::schedule,
@@ -18,8 +19,9 @@ use super::{
         ValuePosition, WholeNumber,
     },
     settings::{
-        BreakerRules, DeadLetter, Declare, DrainAfter, PoolConfig, PoolSettings, RetrySettings,
+        BreakerRules, DeadLetter, Declare, DrainAfter, MAX_WORKERS, PoolSettings, RetrySettings,
     },
+    whole::PoolConfig,
 };
 use crate::{
     decide::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, PolicyKind, QueueName, name_room},
@@ -68,7 +70,13 @@ fn pool(
     let default = PoolSettings::new(name);
     let mut table = pools.table(name, "A pool. You choose its name.");
     check_name(&mut table, name);
-    let queue = table.key("queue", "The queue it consumes.", QUEUE, default.queue);
+    let queue = table.derived(
+        "queue",
+        "The queue it consumes. When absent, the queue with the pool's name.",
+        QUEUE,
+        default.queue,
+        "\"thumbnails\"",
+    );
     let declare = table.key(
         "declare",
         "Whether to declare the queue. It is always durable. With `no`, another program declares it, and the pool \
@@ -95,7 +103,8 @@ fn pool(
     let drain_after = table.key(
         "drain_after",
         "How long the queue must be empty before all workers drain. \"0s\" means at once. When absent with \
-         `target_wait`, a third of `target`, from 5s to 1m, and six times as long while messages come often.",
+         `target_wait`, a third of `target`, from 5s to 1m, and six times as long while messages come often. When absent \
+         with a runner of kind `consumer`, 15s.",
         OrWord(Span::from(Duration::ZERO), "never"),
         match default.drain_after {
             DrainAfter::After(time) | DrainAfter::ByArrivals(time) => Some(time),
@@ -141,22 +150,22 @@ fn pool(
     let schedule = schedule(&mut table, &policy);
     let weight = table.key(
         "weight",
-        "The pool's weight where pools share the workers of `[supervisor] max_workers`.",
+        "The pool's weight when pools share the workers of `[supervisor] max_workers`.",
         WholeNumber(1..=1_000_000),
         default.weight,
     );
     let share = table.key(
         "share",
-        "Whether the policy is about the whole queue, and the daemons that consume it with `share = true` take shares of \
-         its number. They hear each other through the exchange `<queue>.share`. Their `policy`, `scaling`, `drain_after` \
-         and `keep_warm` must be the same.",
+        "Whether the policy is about the whole queue, and the daemons that consume it with `share = true` take shares \
+         of its number. They exchange messages through the exchange `<queue>.share`. Their `policy`, `scaling`, \
+         `drain_after` and `keep_warm` must be the same.",
         Flag,
         default.share,
     );
     let local_max = table.optional(
         "local_max",
-        "Most workers of this daemon, if the queue is shared. The shares are in proportion to it. When absent, \
-         `policy.max`.",
+        "Maximum number of workers of this daemon, if the queue is shared. The shares are in proportion to it. When \
+         absent, `policy.max`.",
         WholeNumber(1..=MAX_WORKERS),
         "20",
     );
@@ -165,6 +174,17 @@ fn pool(
             &local_max,
             "remove it, or write share = true: without it policy.max is this daemon's own",
         );
+    }
+    let most = schedule
+        .entries()
+        .iter()
+        .filter_map(|entry| entry.bounds.max);
+    let most = most.fold(policy.value.max, u32::max);
+    if policy.is_sound() && local_max.value.is_some_and(|own| own > most) {
+        let fix = format!(
+            "write at most policy.max, which is {most}: that is the most workers of all daemons together"
+        );
+        table.refuse(&local_max, fix);
     }
     let RunnerKeys {
         runner,
@@ -194,6 +214,7 @@ fn pool(
         refuse_outliving_jobs(&mut table, &job, &ack_deadline);
         warn_of_long_waits(&mut table, &job, &ack_deadline, &prefetch);
     }
+    refuse_meaningless(&mut table, &runner, &policy);
     warn_of_few_deliveries(&mut table, delivery_limit.as_ref(), &policy);
     warn_of_no_answers(&mut table, &reply, &reply_allow, &runner);
     warn_of_lost_dead_letters(
@@ -215,6 +236,9 @@ fn pool(
         drain_after: match (drain_after.value, &policy.value.kind) {
             (_, PolicyKind::TargetWait(wait)) if drain_after.given == KeyPresence::Absent => {
                 wait.drain_after()
+            }
+            _ if runner.consumes() && drain_after.given == KeyPresence::Absent => {
+                DrainAfter::After(QUIET_OF_PROGRAMS)
             }
             (Some(quiet), _) => DrainAfter::After(quiet),
             (None, _) => DrainAfter::Never,
@@ -291,8 +315,8 @@ fn breaker(retry: &mut Table<'_, '_>) -> Option<BreakerRules> {
         "breaker",
         "The breaker: when too many jobs fail, the pool takes no new jobs for a time. Messages stay ready in the queue \
         and use up no attempts. Running jobs are finished. After `pause`, one job at a time is tried until a job does \
-        not fail. A job that asks for a retry or refuses its message (exit 75 or 65) has not failed, in the window and \
-        in a trial. Without this table there is no breaker. An empty table turns it on.",
+        not fail. A job that asks for a retry or rejects its message (exit 75 or 65) does not count as failed, in the \
+        window or in a trial. Without this table there is no breaker. An empty table turns it on.",
     );
     let failures = table.key(
         "failures",
@@ -388,7 +412,8 @@ fn check_name(table: &mut Table<'_, '_>, name: &str) {
             table.place().clone(),
             table.path(),
             format!("the name {name:?}"),
-            format!("write 1 to {POOL_NAME_BYTES} of the characters A-Z, a-z, 0-9, - and _, and the queue's own name as queue"),
+            format!("write 1 to {POOL_NAME_BYTES} of the characters A-Z, a-z, 0-9, - and _, and the queue's own name \
+            as queue"),
         ));
     }
 }

@@ -7,6 +7,7 @@ use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 use thiserror::Error;
+use tidegate_core::text::counted;
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -59,7 +60,7 @@ pub struct Problem {
     pub place: Place,
     /// The key with all its tables: `pools.thumbnails.policy.max`. Empty if the text is not TOML.
     pub key: String,
-    /// What was found. Without credentials, and with control characters escaped.
+    /// The text that was found, without credentials and with control characters escaped.
     pub found: String,
     /// What to write instead, as an instruction to the reader.
     pub fix: String,
@@ -146,10 +147,7 @@ impl fmt::Display for Problems {
         for problem in &self.0 {
             writeln!(f, "{problem}")?;
         }
-        match self.0.len() {
-            1 => f.write_str("1 problem"),
-            count => write!(f, "{count} problems"),
-        }
+        f.write_str(&counted(self.0.len(), "problem"))
     }
 }
 
@@ -158,7 +156,7 @@ pub(crate) type Refuse<'r> = dyn FnMut(&str, String, String) + 'r;
 
 /// No configuration file was found.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("find a configuration file: none of {} exists", list(.tried))]
+#[error("failed to find a configuration file: none of {} exists", list(.tried))]
 #[non_exhaustive]
 pub struct NotFound {
     /// The paths that were tried, in order.

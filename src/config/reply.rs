@@ -16,7 +16,7 @@ pub(super) fn reply(pool: &mut Table<'_, '_>) -> (ReplySettings, Key<Vec<String>
         "reply",
         "Whether messages with a `reply_to` are answered. `true`: each message is answered when its job has ended. For \
         `exec` and `container` the answer is the job's standard output, which is not logged then. `false`: no answers. \
-        When absent, `warm` sends its runners' replies and final failures, and the other two kinds send nothing.",
+        When absent, `warm` sends its runners' replies and final failures, and the other kinds send nothing.",
         Flag,
         "true",
     );

@@ -7,10 +7,10 @@ use tidegate_core::text::{parse_duration, short_duration};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    policy::MAX_WORKERS,
     schema::{Item, Key, KeyKind, Table, ValuePosition, WholeNumber, quoted},
+    settings::MAX_WORKERS,
 };
-use crate::decide::{Cron, Policy, Schedule, ScheduleEntry, ScheduledBounds};
+use crate::decide::{Cron, CronParseError, Policy, Schedule, ScheduleEntry, ScheduledBounds};
 
 /// Longest time that an entry stays open: a leap year.
 const MAX_LASTS: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -23,9 +23,9 @@ pub(super) fn schedule(pool: &mut Table<'_, '_>, policy: &Key<Policy>) -> Schedu
         "schedule",
         "Bounds that change by the clock, as [[pools.NAME.schedule]]. An entry opens at the times of `cron` (minute, \
          hour, day of the month, month, day of the week) in `time_zone` (UTC when absent), stays open for `for`, and \
-         sets `min_active`, `max` or `keep_warm` while it is open. Of entries that are open together, the later one \
-         wins for each bound. A bound that is set by hand wins over the schedule. A job that runs when an entry closes \
-         is not stopped.",
+         sets `min_active`, `max` or `keep_warm` while it is open. If several entries are open, the later one wins for \
+         each bound. A bound that is set by hand wins over the schedule. A job that runs when an entry closes is not \
+         stopped.",
         Entries,
         "[{ cron = \"0 8 * * 1-5\", time_zone = \"Europe/Vienna\", for = \"10h\", max = 80 }]",
     );
@@ -100,6 +100,10 @@ fn entry(
         match (name.get_ref().as_ref(), value.get_ref()) {
             ("cron", DeValue::String(text)) => match text.parse::<Cron>() {
                 Ok(parsed) => cron = Some(parsed),
+                Err(CronParseError::NeverOpens { .. }) => wrong(
+                    value,
+                    "write a day that some year has: this entry never opens".to_owned(),
+                ),
                 Err(error) => wrong(
                     value,
                     format!(

@@ -1,9 +1,9 @@
 //! `[supervisor]`: limits over all pools.
 
 use super::{
-    policy::MAX_WORKERS,
     schema::{Key, Table, WholeNumber},
-    settings::{PoolConfig, SupervisorSettings},
+    settings::{MAX_WORKERS, SupervisorSettings},
+    whole::PoolConfig,
 };
 
 /// Reads the limits. Returns the limit on workers as a key, to compare it with the pools' floors.
@@ -11,8 +11,8 @@ pub(super) fn supervisor(root: &mut Table<'_, '_>) -> (SupervisorSettings, Key<O
     let mut table = root.table("supervisor", "Limits over all pools of this daemon.");
     let max_workers = table.optional(
         "max_workers",
-        "Most workers of all pools together. Each pool with work first gets its `min_active`. The pools divide the rest \
-         by `weight` and need. When absent, there is no limit beside each pool's own.",
+        "Maximum number of workers of all pools together. Each pool with work first gets its `min_active`. The pools \
+         divide the rest by `weight` and need. When absent, there is no limit beside each pool's own.",
         WholeNumber(1..=MAX_WORKERS),
         "200",
     );

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_supervisor_is_looked_for_where_ours_would_listen_and_then_where_others_do() {
+    fn a_supervisor_is_searched_at_our_own_socket_path_first_and_then_at_the_others() {
         let around = |runtime: Option<&str>, xdg: Option<&str>, uid| {
             let around = Surroundings {
                 runtime_directory: runtime.map(PathBuf::from),

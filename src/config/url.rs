@@ -41,8 +41,8 @@ impl fmt::Display for BrokerUrl {
     }
 }
 
-/// Whether host and credentials are where the parser found them. An `@` after the host means that a `/`, `?` or `#` in
-/// a password ended the host too early, and that the apparent port is the start of the password.
+/// Whether the parser found host and credentials at the right positions. An `@` after the host means that a `/`, `?` or
+/// `#` in a password ended the host too early, and that the apparent port is the start of the password.
 fn is_split_as_meant(url: &url::Url) -> bool {
     let has_host = url.host_str().is_some_and(|host| !host.is_empty());
     has_host && !url[url::Position::AfterPort..].contains('@')

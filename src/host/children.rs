@@ -83,8 +83,8 @@ pub fn keep_account() {
     REGISTER.is_kept.store(true, Ordering::Relaxed);
 }
 
-/// Separates started from inherited children in what `list` returns. `None` while a process is being started: that can
-/// take long if its file is on a disk that does not answer, and neither side waits for the other here.
+/// Separates the children that `list` returns into started and inherited ones. `None` while a process is being started:
+/// that can take long if its file is on a disk that does not answer, and neither side waits for the other here.
 ///
 /// # Errors
 /// The errors of `list`.
@@ -103,7 +103,7 @@ pub(crate) fn new_run() -> Run {
 /// # Errors
 /// The runtime lacks the features that this needs.
 pub fn keep_exit_codes() -> io::Result<()> {
-    if !throws_exit_codes_away() {
+    if !discards_exit_codes() {
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -118,7 +118,7 @@ fn handle_ends() -> io::Result<()> {
     signal(SignalKind::child()).map(drop)
 }
 
-fn throws_exit_codes_away() -> bool {
+fn discards_exit_codes() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     signal_set(&status, "SigIgn")
         .is_some_and(|ignored| ignored >> (Signal::SIGCHLD as u32 - 1) & 1 == 1)
@@ -135,7 +135,7 @@ pub(crate) fn spawn(command: &mut Command, run: Run) -> io::Result<(Child, Owned
     // Under a guard this is done already, but there may be no guard.
     static KEPT: Once = Once::new();
     KEPT.call_once(|| {
-        if throws_exit_codes_away() {
+        if discards_exit_codes() {
             let _ = handle_ends();
         }
     });
@@ -236,7 +236,7 @@ impl ChildRegister {
             Err(TryLockError::WouldBlock) => return Ok(None),
         };
         // Read the entries before the list. A child that is in the list and not in the entries was inherited, even if
-        // one of ours is reaped in between and an orphan gets its id. That orphan is then taken for ours until the next
+        // one of ours is reaped in between and an orphan gets its id. That orphan then counts as ours until the next
         // reading.
         let before = self.entries().clone();
         let children = list()?;
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_its_own_children_from_those_it_inherited() {
+    fn distinguishes_its_own_children_from_inherited_ones() {
         let register = kept();
         let one = start(&register, 10);
         assert_eq!(look(&register, &[10, 11]), (pids(&[11]), vec![one]));
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_was_let_go_stays_its_own_until_it_is_gone() {
+    fn a_released_child_is_known_as_ours_until_it_has_ended() {
         let register = kept();
         let one = start(&register, 10);
         register.let_go(Pid::from_raw(10), one);
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_start_leaves_nothing_written_down() {
+    fn a_failed_start_leaves_no_entry_in_the_register() {
         let register = kept();
         let failed =
             register.enter::<()>(register.next_run(), || Err(io::ErrorKind::NotFound.into()));
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn does_not_look_while_a_process_is_being_started() {
+    fn does_not_read_the_process_table_while_a_process_is_being_started() {
         let register = kept();
         let run = register.next_run();
         let entered = register.enter(run, || {
@@ -352,14 +352,14 @@ mod tests {
     }
 
     #[test]
-    fn writes_nothing_down_where_nobody_will_look() {
+    fn keeps_no_entries_if_nothing_reads_them() {
         let register = ChildRegister::new();
         start(&register, 10);
         assert!(register.entries().is_empty());
     }
 
     #[test]
-    fn knows_the_ids_of_its_own_runs_alone() {
+    fn recognizes_only_the_ids_of_its_own_runs() {
         let run = Run::new(7);
         assert_eq!(Run::parse(&run.id()), Some(run));
         let pid = std::process::id();

@@ -30,8 +30,11 @@ use thiserror::Error;
 
 const LOCK_FILE: &str = "tidegate.lock";
 
-/// How the names of the locks begin that supervisors hold after they have handed over.
+/// The prefix of the names of the locks that supervisors hold after they have handed over.
 const FINISHING: &str = "finishing-";
+/// How they end, and the extension of the socket beside each.
+const LOCK: &str = ".lock";
+const SOCKET: &str = "sock";
 
 /// Far more than a lock file contains.
 const MAX_BYTES: u64 = 4096;
@@ -41,13 +44,13 @@ const MAX_BYTES: u64 = 4096;
 #[non_exhaustive]
 pub enum LockError {
     /// Another instance holds it.
-    #[error("start a second supervisor on {}", path.display())]
+    #[error("failed to start a second supervisor on {}", path.display())]
     Held {
         /// The lock file.
         path: PathBuf,
     },
     /// The directory could not be made.
-    #[error("make the directory {}", path.display())]
+    #[error("failed to make the directory {}", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -56,7 +59,7 @@ pub enum LockError {
         source: io::Error,
     },
     /// The lock could not be taken.
-    #[error("lock {}", path.display())]
+    #[error("failed to lock {}", path.display())]
     Lock {
         /// The lock file.
         path: PathBuf,
@@ -133,7 +136,7 @@ impl InstanceLock {
     }
 
     /// Takes a second lock, for a supervisor that is about to give this one away to a successor. While it holds either
-    /// of the two it is alive in the eyes of others.
+    /// of the two other processes see that it is alive.
     ///
     /// # Errors
     /// The second lock cannot be taken.
@@ -168,6 +171,13 @@ pub struct FinishingLock {
     path: PathBuf,
 }
 
+impl FinishingLock {
+    /// The socket on which its holder reports its running jobs.
+    pub fn socket(&self) -> PathBuf {
+        self.path.with_extension(SOCKET)
+    }
+}
+
 impl Drop for FinishingLock {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
@@ -178,30 +188,48 @@ impl Drop for FinishingLock {
 /// The id of the lock in this directory, see [`InstanceLock::id`].
 ///
 /// # Errors
-/// The lock file is not there, or cannot be looked at.
+/// The lock file is missing, or cannot be read.
 pub fn id_of_lock(state_dir: &Path) -> io::Result<(u64, u64)> {
     let metadata = fs::metadata(state_dir.join(LOCK_FILE))?;
     Ok((metadata.dev(), metadata.ino()))
 }
 
+/// A supervisor that has handed over, and still finishes its jobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finishing {
+    /// Its process.
+    pub pid: Pid,
+    /// The socket on which it reports its running jobs.
+    pub socket: PathBuf,
+}
+
+/// The processes of [`predecessors`].
+pub fn finishing(state_dir: &Path) -> Vec<Pid> {
+    let predecessors = predecessors(state_dir).into_iter();
+    predecessors.map(|predecessor| predecessor.pid).collect()
+}
+
 /// The supervisors that have handed over in this directory, and still finish their jobs. Removes the files of dead ones.
 /// Only the holder of the directory's lock may call this.
-pub fn finishing(state_dir: &Path) -> Vec<Pid> {
+pub fn predecessors(state_dir: &Path) -> Vec<Finishing> {
     let entries = fs::read_dir(state_dir).into_iter().flatten().flatten();
     let paths = entries.map(|entry| entry.path());
     paths.filter_map(|path| finishing_at(&path)).collect()
 }
 
-fn finishing_at(path: &Path) -> Option<Pid> {
+fn finishing_at(path: &Path) -> Option<Finishing> {
     let name = path.file_name()?.to_str()?;
-    if !name.starts_with(FINISHING) {
+    if !name.starts_with(FINISHING) || !name.ends_with(LOCK) {
         return None;
     }
     let file = open_to_test(path).ok()?;
+    let socket = path.with_extension(SOCKET);
     if is_held(&file)? {
-        return Holder::read(&file)?.pid;
+        let pid = Holder::read(&file)?.pid?;
+        return Some(Finishing { pid, socket });
     }
     let _ = fs::remove_file(path);
+    let _ = fs::remove_file(socket);
     None
 }
 
@@ -238,7 +266,7 @@ fn release(file: &File) {
 /// Whether a supervisor is alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Life {
-    /// The lock is held, as far as can be seen by this supervisor.
+    /// The lock is held, as far as this supervisor can see.
     Alive,
     /// The lock is free, or held by another supervisor.
     Dead,
@@ -261,7 +289,7 @@ impl Instance {
         };
         match Holder::read(&file) {
             Some(holder) if holder.state == self.state => {
-                // Looked at second: it is held before the first is given away.
+                // Tested second: it is taken before the first is handed over.
                 let is_alive = (is_held && holder.run == self.run) || self.is_finishing();
                 match is_alive {
                     true => Life::Alive,
@@ -280,7 +308,7 @@ impl Instance {
 
     /// The file of the lock that the supervisor holds after it has handed over.
     fn finishing(&self) -> PathBuf {
-        let name = format!("{FINISHING}{}.lock", self.run);
+        let name = format!("{FINISHING}{}{LOCK}", self.run);
         self.lock.with_file_name(name)
     }
 
@@ -294,7 +322,7 @@ impl Instance {
     }
 }
 
-/// Whether any process holds the lock. `None` if the file system cannot say.
+/// Whether any process holds the lock. `None` if the file system cannot tell.
 fn is_held(file: &File) -> Option<bool> {
     let mut lock = whole_file();
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)).ok()?;
@@ -360,7 +388,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_one_of_a_kind_in_its_state_directory() {
+    fn only_one_daemon_runs_with_a_state_directory() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
         let first = InstanceLock::take(&state).unwrap();
@@ -373,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn is_alive_while_it_holds_its_lock_and_dead_once_another_does() {
+    fn is_alive_while_it_holds_its_lock_and_dead_once_another_holds_it() {
         let dir = tempfile::tempdir().unwrap();
         let lock = InstanceLock::take(dir.path()).unwrap();
         let first = lock.instance().clone();
@@ -389,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn stays_alive_after_it_has_handed_over_until_its_last_job_is_over() {
+    fn stays_alive_after_a_handover_until_its_last_job_is_over() {
         let dir = tempfile::tempdir().unwrap();
         let lock = InstanceLock::take(dir.path()).unwrap();
         let first = lock.instance().clone();
@@ -411,12 +439,12 @@ mod tests {
     }
 
     #[test]
-    fn forgets_a_supervisor_that_died_after_it_had_handed_over() {
+    fn a_supervisor_that_died_after_a_handover_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let lock = InstanceLock::take(dir.path()).unwrap();
         let first = lock.instance().clone();
         let file = first.finishing();
-        // As the kernel leaves it: the file is there, and nobody holds it.
+        // As the kernel leaves it: the file exists, and no process holds the lock.
         fs::write(&file, format!("{} {} 1\n", first.state, first.run)).unwrap();
         drop(lock);
         assert_eq!(first.life(), Life::Dead);
@@ -426,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn is_given_up_on_drop_whoever_still_has_its_file() {
+    fn is_released_on_drop_even_if_another_process_has_its_file_open() {
         let dir = tempfile::tempdir().unwrap();
         let lock = InstanceLock::take(dir.path()).unwrap();
         // A child between fork and exec has the file open like this.
@@ -436,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn asking_stands_in_nobodys_way() {
+    fn checking_whether_an_instance_is_alive_does_not_block_its_lock() {
         let dir = tempfile::tempdir().unwrap();
         let instance = InstanceLock::take(dir.path()).unwrap().instance().clone();
         let path = dir.path().to_owned();
@@ -452,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn is_unknown_where_its_lock_is_not_to_be_found() {
+    fn is_unknown_if_its_lock_cannot_be_found() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state");
         let instance = InstanceLock::take(&path).unwrap().instance().clone();

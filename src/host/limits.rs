@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shows_processors_as_they_are_written() {
+    fn shows_processor_limits_as_they_are_written() {
         let table = [(10, "0.01"), (500, "0.5"), (1000, "1"), (2250, "2.25")];
         for (thousandths, shown) in table {
             assert_eq!(Cores::from_thousandths(thousandths).to_string(), shown);

@@ -22,5 +22,6 @@ pub(crate) mod limits;
 #[doc(hidden)]
 pub(crate) mod pressure;
 pub mod rights;
+pub(crate) mod sockets;
 #[doc(hidden)]
 pub mod users;

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_the_users_of_a_namespace_and_the_machine_from_one() {
+    fn distinguishes_the_users_of_a_namespace_from_those_of_the_machine() {
         let machine = "         0          0 4294967295";
         assert!(is_of_the_machine(machine));
         assert!(is_mapped(machine, 4_294_967_294));

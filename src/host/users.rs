@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn says_who_is_not_there() {
+    fn names_the_user_that_does_not_exist() {
         let said = |user, group| identity(user, group).expect_err("not there").to_string();
         assert_eq!(said(Some("no-such"), None), "there is no user \"no-such\"");
         assert_eq!(said(None, Some("no-such")), "there is no group \"no-such\"");

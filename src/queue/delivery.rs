@@ -47,7 +47,7 @@ impl Delivery {
     /// Tells the broker that the work is done.
     ///
     /// # Errors
-    /// The settlement was lost: the channel is gone, and the broker delivers the message again.
+    /// The settlement was lost: the channel is closed, and the broker delivers the message again.
     ///
     /// # Cancel-safety
     /// Not cancel-safe: if the future is dropped, the broker may or may not have received the acknowledgement.

@@ -6,6 +6,7 @@
 
 mod delivery;
 mod group;
+mod holdings;
 
 use std::{
     fmt,
@@ -25,6 +26,7 @@ pub use tidegate_core::queue::{
 pub use self::{
     delivery::{Delivery, Settle},
     group::GroupChannel,
+    holdings::{ConsumerHolding, Holdings, HoldingsView},
 };
 use crate::decide::QueueName;
 
@@ -80,7 +82,7 @@ pub trait QueueDriver: Send + Sync + fmt::Debug + 'static {
 
     /// Makes sure that the queue exists as described. It is declared and not only read, so that a queue with a
     /// different declaration is an error. An implementation may remember the answer until the connection is lost or
-    /// something says that the queue is gone.
+    /// something says that the queue no longer exists.
     ///
     /// If the user has no permission to declare the queue, an existing queue is accepted as it is.
     ///

@@ -22,7 +22,7 @@ pub(crate) struct WorkerBudget {
 
 #[derive(Debug, Default)]
 struct BudgetState {
-    /// `None` is no limit.
+    /// `None` means no limit.
     max_workers: Option<u32>,
     needs: BTreeMap<PoolName, PoolNeed>,
     allowances: BTreeMap<PoolName, Allowance>,

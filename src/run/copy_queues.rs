@@ -16,7 +16,7 @@ use crate::{
     settle::{rest, what_is_wrong},
 };
 
-/// What is known about a pool's own queues.
+/// The known state of a pool's own queues.
 #[derive(Debug, Default)]
 pub(crate) struct CopyQueues(Mutex<CopyQueuesState>);
 
@@ -123,7 +123,7 @@ impl CopyQueues {
         self.state().held
     }
 
-    /// What is wrong, in one line.
+    /// The problem, in one line.
     pub(crate) fn cause(&self, now: Instant) -> Option<String> {
         let state = self.state();
         let mut causes = Vec::new();
@@ -143,7 +143,7 @@ impl CopyQueues {
                 let wrong = what_is_wrong(resting.kind);
                 let why = &resting.why;
                 causes.push(format!(
-                    "queue {queue} {wrong}: copies wait or go another way ({why})"
+                    "queue {queue} {wrong}: copies wait or go to another queue ({why})"
                 ));
             }
         }
@@ -177,7 +177,7 @@ mod tests {
     use crate::settle::Route;
 
     #[tokio::test(start_paused = true)]
-    async fn a_queue_that_takes_nothing_is_passed_over_until_it_is_tried_again() {
+    async fn a_queue_that_accepts_nothing_is_skipped_until_the_next_trial() {
         let copy_queues = CopyQueues::default();
         let route = Route::retry(&QueueName::from("jobs"), Duration::from_secs(1));
         let chosen = |copy_queues: &CopyQueues| {
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_held_is_said_for_as_long_as_it_is() {
+    async fn a_held_copy_is_reported_for_as_long_as_it_is_held() {
         let copy_queues = CopyQueues::default();
         let held = copy_queues.hold(String::from("too large"));
         let cause = copy_queues.cause(Instant::now()).expect("a cause");

@@ -1,7 +1,7 @@
 //! Declares a pool's queue as its settings say, and remembers a failure.
 //!
-//! If the queue exists with other arguments, it stays as it is and the pool works on it: jobs must not wait until a person
-//! decides which declaration is right. The pool's cause and the log show the difference.
+//! If the queue exists with other arguments, it stays unchanged and the pool consumes it: jobs must not wait until a
+//! person decides which declaration is right. The pool's cause and the log show the difference.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -37,7 +37,8 @@ struct Failed {
 }
 
 impl Declaring {
-    /// Declares the queue as the settings say. Costs nothing while the driver knows that the queue is so.
+    /// Declares the queue as the settings say. Sends no request while the driver knows that the queue is declared like
+    /// this.
     ///
     /// # Cancel-safety
     /// Cancel-safe: the next call does it again.
@@ -77,7 +78,7 @@ impl Declaring {
                         pool = %pool,
                         queue = %spec.name,
                         error = %cause,
-                        "the queue is not as configured: where it is there, the pool works on it as it is"
+                        "the queue's declaration differs from the configuration: an existing queue is used unchanged"
                     );
                 }
                 *failed = Some(Failed {
@@ -89,7 +90,7 @@ impl Declaring {
         }
     }
 
-    /// Why the queue is not as the settings say, if it is not.
+    /// Why the queue differs from the settings, if it does.
     pub(crate) fn cause(&self) -> Option<String> {
         self.failed().as_ref().map(|failed| failed.cause.clone())
     }

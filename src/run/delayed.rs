@@ -1,11 +1,11 @@
 //! Counts the messages in a pool's retry queues and in its dead letters, for the status. No decision depends on it.
 //!
-//! The broker counts only messages that are ready in them. A retry that it could not send back, because the pool's queue is
-//! full or gone, it keeps aside and tries again every 3 minutes. Such retries are counted here: they were sent and have not
-//! come back.
+//! The broker counts only messages that are ready in them. If the broker cannot send a retry back, because the pool's
+//! queue is full or gone, it keeps the retry and tries again every 3 minutes. Such retries are counted here: they were
+//! sent and have not come back.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     mem,
     sync::Arc,
     time::Duration,
@@ -22,11 +22,11 @@ use crate::{
 
 /// Time between two counts.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// Time until a queue that was missing is read again, because another daemon may have declared it. To read a missing queue
-/// costs the probe's channel, and is an error in the broker's log.
+/// Time until a queue that was missing is read again, because another daemon may have declared it. Reading a missing
+/// queue closes the probe's channel, and writes an error to the broker's log.
 const MISSING_FOR: Duration = Duration::from_secs(3600);
 
-/// Within this time the broker has tried again to send back retries that it could not: 3 minutes, and some more.
+/// Within this time the broker has tried again to send back such retries: 3 minutes and a margin.
 const CYCLE: Duration = Duration::from_secs(240);
 
 /// The result of a count.
@@ -86,7 +86,7 @@ impl OverdueRetries {
         let is_empty = ready == 0 && ours.consumers > 0;
         self.had_room = is_empty.then(|| self.had_room.unwrap_or(now));
         if self.had_room.is_some_and(|since| since.elapsed() > CYCLE) {
-            // The broker has tried again since, so they no longer exist: someone removed them.
+            // The broker has tried again since, so they no longer exist: they were removed.
             shared.copies.outstanding.forget(overdue);
             *self = Self::default();
             return DelayedCount::default();
@@ -101,8 +101,8 @@ impl OverdueRetries {
 /// Counts until it is dropped. Writes the counts of `copies`.
 pub(crate) async fn watch(shared: Arc<PoolShared>) {
     // Every queue that is not in this map is read. At the start that is each one, because an earlier run may have left messages.
-    let mut missing: HashMap<QueueName, Instant> = HashMap::new();
-    let mut received: HashSet<QueueName> = HashSet::new();
+    let mut missing: BTreeMap<QueueName, Instant> = BTreeMap::new();
+    let mut received: BTreeSet<QueueName> = BTreeSet::new();
     let mut counter = OverdueRetries::default();
     loop {
         time::sleep(INTERVAL).await;
@@ -121,7 +121,7 @@ pub(crate) async fn watch(shared: Arc<PoolShared>) {
             for queue in std::iter::once(own.clone()).chain(spares(&own)) {
                 let since = missing.get(&queue);
                 let is_missing = since.is_some_and(|since| since.elapsed() < MISSING_FOR);
-                // To read a queue that is missing may cost more than the channel.
+                // Reading a missing queue may cost more than the channel.
                 let is_wary = may_break_error_texts(queue.as_str());
                 if is_missing || !(received.contains(&queue) || may_be_there && !is_wary) {
                     may_be_there = false;
@@ -150,7 +150,7 @@ pub(crate) async fn watch(shared: Arc<PoolShared>) {
         }
         shared.stats.metrics.delayed(delayed);
         let dead = dead_queue(&settings.queue);
-        // To read a queue that is missing may cost more than the channel.
+        // Reading a missing queue may cost more than the channel.
         if received.contains(&dead) || !may_break_error_texts(dead.as_str()) {
             let counted = count(&shared, &dead, &mut missing).await;
             let waiting = match counted {
@@ -179,7 +179,7 @@ enum QueueReading {
 async fn count(
     shared: &PoolShared,
     queue: &QueueName,
-    missing: &mut HashMap<QueueName, Instant>,
+    missing: &mut BTreeMap<QueueName, Instant>,
 ) -> QueueReading {
     let since = missing.get(queue);
     if since.is_some_and(|since| since.elapsed() < MISSING_FOR) {

@@ -9,7 +9,7 @@ use crate::{
     runner::Failure,
 };
 
-/// An event, as the JSON-lines file has it.
+/// An event, as it is written to the JSON-lines file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -18,7 +18,7 @@ use crate::{
     reason = "the fields are those of the file; durations are in seconds"
 )]
 pub enum Event {
-    /// A runner was brought up.
+    /// A runner was started.
     RunnerInstalled {
         pool: PoolName,
         #[serde(serialize_with = "seconds")]
@@ -66,7 +66,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// What kind of event it is.
+    /// The kind of event.
     pub fn kind(&self) -> EventKind {
         match self {
             Self::RunnerInstalled { .. } => EventKind::RunnerInstalled,
@@ -77,8 +77,8 @@ impl Event {
     }
 }
 
-/// A job that failed, or a message that is dead-lettered without another run. For people who look at a pool: the events
-/// file does not have it.
+/// A job that failed, or a message that is dead-lettered without another run. It is shown to people. It is not in the
+/// events file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JobFailure {
@@ -90,13 +90,13 @@ pub struct JobFailure {
     pub attempt: u32,
     /// One line for people. Text from the job is not escaped yet.
     pub error: String,
-    /// What the runner reported, if one ran.
+    /// The report of the runner, if one ran.
     pub failure: Option<Failure>,
-    /// What becomes of the message.
+    /// How the message is settled.
     pub fate: Fate,
 }
 
-/// What becomes of a message whose job failed.
+/// How a message is settled whose job failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It runs again after this delay.

@@ -1,7 +1,7 @@
 //! The fleet: a pool's runners, idle and busy, with their statistics.
 //!
-//! Workers borrow runners from here and return them; the pool deletes idle ones. What is counted here is what exists: a
-//! runner is idle, or borrowed, or gone.
+//! Workers borrow runners from here and return them; the pool deletes idle ones. What is counted here is what exists:
+//! each runner is idle or borrowed, or has ended.
 
 mod borrowed;
 mod idle;
@@ -45,6 +45,8 @@ pub(crate) struct Fleet {
     idle: IdleRunners,
     /// Runners that workers have. Written by workers.
     borrowed: AtomicU32,
+    /// Borrowed runners that are programs with a message. Written with each census, read for statistics.
+    busy_programs: AtomicU32,
     /// Runners that were lost with their jobs, or found dead when they were needed, since the pool last took the number.
     /// Written by workers, read by the pool.
     crashed: AtomicU32,
@@ -73,6 +75,7 @@ impl Fleet {
             source: RwLock::new(Arc::new(source)),
             idle: IdleRunners::default(),
             borrowed: AtomicU32::new(0),
+            busy_programs: AtomicU32::new(0),
             crashed: AtomicU32::new(0),
             next_id: AtomicU64::new(0),
             metrics,
@@ -83,7 +86,7 @@ impl Fleet {
         }
     }
 
-    // What the present manager says.
+    // Answers of the present manager.
 
     /// The present kind of runner.
     pub(crate) fn kind(&self) -> &'static str {
@@ -111,14 +114,19 @@ impl Fleet {
         self.source().replies
     }
 
-    /// How many runners the present manager wants ready.
+    /// Whether runners of the present kind are programs that consume the queue themselves.
+    pub(crate) fn consumes(&self) -> bool {
+        self.source().consumes
+    }
+
+    /// How many runners the present manager keeps ready.
     pub(crate) fn wanted_ready(&self) -> u32 {
         let manager = self.manager();
         let wanted = panics::catch(|| manager.prestart());
         self.panics.value_or(PanicSite::Describe, wanted, 0)
     }
 
-    /// Has the present manager clean up. If it panics, the next cleanup does what is left.
+    /// Lets the present manager clean up. If it panics, the next cleanup does the rest.
     pub(crate) async fn cleanup(&self) -> CleanupReport {
         let manager = self.manager();
         let cleaned = panics::catch_future(|| manager.cleanup()).await;
@@ -143,7 +151,7 @@ impl Fleet {
     /// Borrowed ones end when they are returned.
     pub(crate) fn set_manager(&self, manager: Arc<dyn RunnerManager>) -> Vec<IdleRunner> {
         // The next reconcile sets the gauges of the new kind.
-        self.metrics.forget(self.kind());
+        self.source().metrics.forget();
         let source = RunnerSource::new(manager, &self.metrics, self.panics.clone());
         let former = std::mem::replace(
             &mut *self.source.write().unwrap_or_else(PoisonError::into_inner),
@@ -155,7 +163,7 @@ impl Fleet {
 
     // Borrowing and starting.
 
-    /// Lends a runner: an idle one if there is one, otherwise one that is being brought up, otherwise a new one.
+    /// Lends a runner: an idle one if there is one, otherwise one that is starting, otherwise a new one.
     ///
     /// # Cancel-safety
     /// Cancel-safe, as [`RunnerManager::create`] is.
@@ -172,7 +180,7 @@ impl Fleet {
                     self.end(runner);
                 }
                 RunnerOffer::Promised(promised) => {
-                    // The runner never comes if the task that brings it up is ended, for example by a change of the kind.
+                    // The runner never comes if the task that starts it is ended, for example by a change of the kind.
                     if let Ok(result) = promised.await {
                         return Ok(BorrowedRunner::new(self, result?, Duration::ZERO));
                     }
@@ -184,11 +192,11 @@ impl Fleet {
         Ok(BorrowedRunner::new(self, runner, Duration::ZERO))
     }
 
-    /// Brings a runner up before a job asks for it. It goes to a worker that waits for it, or to the idle runners.
-    /// `None`: it failed, and the worker that waits for it has the reason.
+    /// Starts a runner before a job needs it. It goes to a worker that waits for it, or to the idle runners. `None`: it
+    /// failed, and the worker that waits for it has the reason.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: the worker that waits for it then brings up its own.
+    /// Cancel-safe: the worker that waits for it then starts its own.
     pub(crate) async fn prestart(&self) -> Option<Result<(), StartError>> {
         let starting = self.idle.begin_start(self.make_id());
         let result = self.create(starting.id).await;
@@ -202,7 +210,7 @@ impl Fleet {
         Some(unclaimed.map(|runner| self.end(runner)))
     }
 
-    /// Runners that are being brought up before a job asks for them.
+    /// Runners that are being started before a job needs them.
     pub(crate) fn starting(&self) -> u32 {
         self.idle.starting()
     }
@@ -220,7 +228,7 @@ impl Fleet {
                 source: None,
             })
         })?;
-        source.counters.started.increment(1);
+        source.metrics.started.increment(1);
         self.emit(|pool| Event::RunnerInstalled {
             pool,
             duration: begun.elapsed(),
@@ -270,7 +278,17 @@ impl Fleet {
     /// Idle and busy runners.
     pub(crate) fn counts(&self) -> (u32, u32) {
         let idle = u32::try_from(self.idle.lock().idle.len()).unwrap_or(u32::MAX);
-        (idle, self.borrowed.load(Ordering::Relaxed))
+        let borrowed = self.borrowed.load(Ordering::Relaxed);
+        if !self.consumes() {
+            return (idle, borrowed);
+        }
+        let busy = self.busy_programs.load(Ordering::Relaxed).min(borrowed);
+        (idle + borrowed - busy, busy)
+    }
+
+    /// Of the programs that consume the queue themselves, this many hold a message.
+    pub(crate) fn set_busy_programs(&self, busy: u32) {
+        self.busy_programs.store(busy, Ordering::Relaxed);
     }
 
     /// Takes these idle runners out, except those that were borrowed meanwhile. They are counted with this reason.
@@ -343,7 +361,7 @@ impl Fleet {
         self.panics.value_or(PanicSite::Check, why, Some(CRASHED))
     }
 
-    // The end.
+    // The end of runners.
 
     /// Ends a runner in the background. [`ended`](Self::ended) waits for it.
     pub(crate) fn end(&self, runner: IdleRunner) {
@@ -381,13 +399,13 @@ impl Fleet {
     /// Sets the gauges, and returns the idle and busy runners that they show.
     pub(crate) fn update_gauges(&self) -> (u32, u32) {
         let (idle, busy) = self.counts();
-        self.metrics.sizes(self.kind(), idle, busy);
+        self.source().metrics.sizes(idle, busy);
         (idle, busy)
     }
 
-    /// The pool has ended: its gauges show nothing any more.
+    /// The pool has ended: its gauges are removed.
     pub(crate) fn forget_gauges(&self) {
-        self.metrics.forget(self.kind());
+        self.source().metrics.forget();
     }
 
     fn count_all_stopped(&self, runners: &[IdleRunner], reason: &'static str) {

@@ -21,7 +21,7 @@ use crate::decide::{BreakerRules, BreakerSignal, FaultKind, Intake, IntakeState,
 pub(crate) struct Gate {
     state: Mutex<IntakeState>,
     /// Whether there is a fault, or launches have failed. If not, the start and end of a job need no lock.
-    troubled: AtomicBool,
+    has_failures: AtomicBool,
     /// Whether there is a breaker. If not, the end of a job needs no lock. Written by the pool.
     breaks: AtomicBool,
     /// Wakes the pool. Written on each change of the gate, read by the pool alone.
@@ -55,19 +55,19 @@ impl Gate {
         self.changed.notified().await;
     }
 
-    /// The pool's own task failed. Wakes nobody, because that task is the one that would be woken.
+    /// The pool's own task failed. Wakes no task, because that task is the one that would be woken.
     pub(crate) fn pool_failed(&self, cause: String) {
         self.state().set_pool_failed(Some(cause));
     }
 
-    /// The pool's own task does its work again.
+    /// The pool's own task works again.
     pub(crate) fn pool_works(&self) {
         if self.state().set_pool_failed(None) {
             self.changed.notify_one();
         }
     }
 
-    /// Why the pool's own task failed, where it has.
+    /// Why the pool's own task failed, if it has.
     pub(crate) fn pool_failure(&self) -> Option<String> {
         self.state().pool_failure().map(str::to_owned)
     }
@@ -86,7 +86,7 @@ impl Gate {
     pub(crate) fn launch_failed(&self, now: Moment, job: &JobId, cause: &str) {
         let enough = {
             let mut state = self.state();
-            self.troubled.store(true, Ordering::Release);
+            self.has_failures.store(true, Ordering::Release);
             state.launch_failed(job)
         };
         if enough {
@@ -132,12 +132,12 @@ impl Gate {
         self.state().is_broken()
     }
 
-    /// Whether it is closed for good.
+    /// Whether it is closed permanently.
     pub(crate) fn is_draining(&self) -> bool {
         self.state().is_draining()
     }
 
-    /// Closes the gate for good.
+    /// Closes the gate permanently.
     pub(crate) fn set_draining(&self) {
         self.state().drain();
         self.changed.notify_one();
@@ -153,7 +153,7 @@ impl Gate {
     fn fault(&self, now: Moment, kind: FaultKind, cause: String) {
         let begins = {
             let mut state = self.state();
-            self.troubled.store(true, Ordering::Release);
+            self.has_failures.store(true, Ordering::Release);
             state.failed(now, kind, cause)
         };
         if begins {
@@ -162,12 +162,13 @@ impl Gate {
     }
 
     fn clear(&self, kind: FaultKind) {
-        if !self.troubled.load(Ordering::Acquire) {
+        if !self.has_failures.load(Ordering::Acquire) {
             return;
         }
         let mut state = self.state();
         let cleared = state.started(kind);
-        self.troubled.store(state.is_troubled(), Ordering::Release);
+        self.has_failures
+            .store(state.has_failures(), Ordering::Release);
         drop(state);
         if cleared {
             self.changed.notify_one();
@@ -175,7 +176,7 @@ impl Gate {
     }
 
     fn state(&self) -> MutexGuard<'_, IntakeState> {
-        // No code of ours panics while it holds the lock, and the state is whole between any two statements.
+        // No code of ours panics while it holds the lock, and the state is consistent after each statement.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,8 +1,8 @@
 //! Keeps a pool in the group of daemons that share its queue.
 //!
-//! One task for each pool ([`attend`]) sends the pool's beats, hears the others', and writes what it heard into the pool's
-//! `PoolGroup`, which the pool reads at each reconcile. The task never waits for the pool, and the pool never waits for
-//! the task.
+//! One task for each pool ([`attend`]) sends the pool's beats, receives those of the others, and writes them into the
+//! pool's `PoolGroup`, which the pool reads at each reconcile. The task never waits for the pool, and the pool never
+//! waits for the task.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,14 +21,14 @@ use crate::{
 };
 use tidegate_core::text::chain;
 
-/// Least time between two beats of one pool.
+/// The minimum time between two beats of one pool.
 const BEATS_APART: Duration = Duration::from_millis(100);
 /// Largest beat that is read. Anything larger is not a beat.
 const MAX_BEAT_BYTES: usize = 4096;
 /// Time for the last beat when the pool ends.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The numbers that a pool tells the others.
+/// The numbers that a pool sends to the others.
 fn numbers(shared: &PoolShared) -> MemberNumbers {
     let (census, held) = shared.census(shared.now());
     numbers_with(shared, &census.counts(), &held)
@@ -110,6 +110,7 @@ pub(crate) async fn attend(shared: Arc<PoolShared>) {
                 shared.group.heard.notify_one();
             }
             tokio::select! {
+                biased;
                 () = shared.group.told.notified() => continue,
                 () = shared.group.ending.cancelled() => return,
             }
@@ -126,6 +127,7 @@ pub(crate) async fn attend(shared: Arc<PoolShared>) {
             }
             shared.group.heard.notify_one();
             tokio::select! {
+                biased;
                 () = time::sleep(BEAT) => {}
                 () = shared.group.ending.cancelled() => return,
             }
@@ -133,10 +135,11 @@ pub(crate) async fn attend(shared: Arc<PoolShared>) {
     }
 }
 
-/// Joins the group and stays, until the queue is another one or is not shared any more, or the connection is lost.
+/// Joins the group and stays, until the queue is changed or no longer shared, or the connection is lost.
 async fn visit(shared: &PoolShared, queue: &QueueName) -> Result<(), QueueError> {
     ensure_member(shared);
     let mut channel = tokio::select! {
+        biased;
         joined = shared.broker.driver.join_group(queue) => joined?,
         () = shared.group.ending.cancelled() => return Ok(()),
     };
@@ -187,7 +190,7 @@ async fn visit(shared: &PoolShared, queue: &QueueName) -> Result<(), QueueError>
 fn ensure_member(shared: &PoolShared) {
     let mut members = shared.group.members();
     if members.is_none() {
-        let boot: u64 = rand::random();
+        let boot = shared.random.number();
         let id = MemberId::from(format!("{}-{:08x}", shared.host, boot >> 32));
         *members = Some(Members::new(id, boot, 0, shared.now()));
         drop(members);
@@ -230,7 +233,7 @@ fn forget_silent(shared: &PoolShared) {
     for member in &silent {
         warn!(pool = %shared.name, %member, "a daemon of the group is silent: its share goes to the others");
     }
-    // Growth waits for time alone: the pool looks again at each beat.
+    // Growth depends on time alone, so the pool checks again at each beat.
     shared.group.heard.notify_one();
 }
 

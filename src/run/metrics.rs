@@ -9,11 +9,19 @@ mod runners;
 
 use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, describe_histogram};
 
+use super::worker_state::WorkerStopReason;
+use crate::decide::{PoolState, SteeringAct, SteeringOutcome};
+
 pub(crate) use self::{
-    labels::{JobOutcome, ReconcileOutcome, ReplyOutcome, Settlement},
+    labels::{JobOutcome, PanicSite, ReconcileOutcome, ReplyOutcome, Settlement},
     pool::{BrokerMetrics, PoolMetrics},
-    runners::{RunnerCounters, RunnerMetrics, runner_panicked},
+    runners::{KindMetrics, RunnerMetrics, runner_panicked},
 };
+
+/// The states of workers, in the order of the handles.
+const WORKER_STATES: [&str; 4] = ["waiting", "busy", "retiring", "draining"];
+/// The states of runners.
+const RUNNER_STATES: [&str; 2] = ["idle", "busy"];
 
 const DEPTH: &str = "tidegate_queue_depth_messages";
 const DEPTH_AGE: &str = "tidegate_queue_depth_age_seconds";
@@ -49,8 +57,8 @@ const LOG_LINES_DROPPED: &str = "tidegate_log_lines_dropped_total";
 const LOG_LINES_LEFT_OUT: &str = "tidegate_log_lines_left_out_total";
 const EVENTS_DROPPED: &str = "tidegate_events_dropped_total";
 
-/// The value of a gauge whose pool or kind of runner is gone. The `metrics` facade cannot remove a gauge, so recorders get
-/// this value, and the daemon's recorder leaves the gauge out.
+/// The value of a gauge whose pool or kind of runner was removed. The `metrics` facade cannot remove a gauge, so
+/// recorders get this value, and the daemon's recorder leaves the gauge out.
 pub const GONE: f64 = f64::NAN;
 
 /// Describes every metric to the installed recorder.
@@ -80,26 +88,26 @@ pub fn describe() {
         Unit::Count,
         "Ready messages plus deliveries that live workers hold."
     );
-    describe_gauge!(EXPECTED, Unit::Count, "Workers that there should be.");
+    describe_gauge!(EXPECTED, Unit::Count, "The expected number of workers.");
     describe_gauge!(
         BREAKER_OPEN,
         Unit::Count,
-        "1 while intake is closed because too many jobs fail, also during trials, else 0."
+        "1 while intake is closed because too many jobs fail, and during trials; otherwise 0."
     );
     describe_gauge!(
         STUCK,
         Unit::Count,
-        "1 while there is work that the pool cannot get: its consumers are refused or get nothing, else 0."
+        "1 while there are messages that the pool cannot get: its consumers are refused or get nothing; otherwise 0."
     );
     describe_gauge!(
         STUCK_SECONDS,
         Unit::Seconds,
-        "Time since the pool cannot get at its work; 0 while it can."
+        "For how long the pool has not been able to get its messages; 0 while it can."
     );
     describe_gauge!(
         STATE,
         Unit::Count,
-        "1 for the state that the pool is in, 0 for the others; as of its last look at the queue."
+        "1 for the state that the pool is in, 0 for the others; as of its last reading of the queue."
     );
     describe_counter!(
         BREAKER_OPENED,
@@ -122,7 +130,7 @@ pub fn describe() {
         Unit::Count,
         "Workers that ended, by reason."
     );
-    describe_counter!(RUNNERS_STARTED, Unit::Count, "Runners brought up.");
+    describe_counter!(RUNNERS_STARTED, Unit::Count, "Runners started.");
     describe_counter!(
         RUNNERS_STOPPED,
         Unit::Count,
@@ -131,7 +139,7 @@ pub fn describe() {
     describe_counter!(
         RUNNER_PANICS,
         Unit::Count,
-        "Panics in the code of a runner, its manager or an event sink, by where they were called."
+        "Panics in the code of a runner, its manager or an event sink, by the place of the call."
     );
     describe_counter!(
         POOL_RESTARTS,
@@ -149,12 +157,12 @@ pub fn describe() {
     describe_histogram!(
         JOB_WAIT,
         Unit::Seconds,
-        "Time from when a message was published to its job's start; only where its header timestamp_in_ms or its property timestamp says when."
+        "Time from a message's publishing to its job's start. Only for messages with the header timestamp_in_ms or the property timestamp."
     );
     describe_counter!(
         SETTLEMENTS,
         Unit::Count,
-        "Settlements of deliveries; 'lost' never reached the broker, 'lost_copy' did not after its copy had."
+        "Settlements of deliveries; 'lost' never reached the broker; of 'lost_copy' only the copy reached it."
     );
     describe_counter!(
         REPLIES,
@@ -164,27 +172,27 @@ pub fn describe() {
     describe_counter!(
         DETOURS,
         Unit::Count,
-        "Copies that one of the pool's own queues did not accept, so that they went another way or were held."
+        "Copies that one of the pool's own queues did not accept. They went to another queue or were held."
     );
     describe_counter!(
         STEERING,
         Unit::Count,
-        "Orders of operators by act; the outcome is 'changed', 'unchanged' or 'refused'."
+        "What was done by hand, by act; 'denied' is an act of a caller without the right to it."
     );
     describe_gauge!(
         CONNECTED,
         Unit::Count,
-        "1 while connected to the broker, else 0."
+        "1 while connected to the broker, otherwise 0."
     );
     describe_counter!(
         RECONNECTS,
         Unit::Count,
-        "Connections to the broker that were made again after a loss."
+        "Reconnections to the broker after a loss."
     );
     describe_counter!(
         LOG_LINES_DROPPED,
         Unit::Count,
-        "Log lines that standard error did not take."
+        "Log lines that were dropped instead of being written to standard error."
     );
     describe_counter!(
         LOG_LINES_LEFT_OUT,
@@ -194,13 +202,47 @@ pub fn describe() {
     describe_counter!(
         EVENTS_DROPPED,
         Unit::Count,
-        "Metric events that the events file did not take."
+        "Metric events that were dropped instead of being written to the events file."
     );
 }
 
-/// Counts an order of an operator. `act` is one of a fixed few words, `outcome` is `changed`, `unchanged` or `refused`.
-pub fn steered(act: &'static str, outcome: &'static str) {
-    counter!(STEERING, "act" => act, "outcome" => outcome).increment(1);
+/// Counts what someone has done by hand.
+pub fn steered(act: SteeringAct, outcome: SteeringOutcome) {
+    counter!(STEERING, "act" => act.as_str(), "outcome" => outcome.as_str()).increment(1);
+}
+
+/// The labels of a metric of this crate that have fixed values, each with all of its values. For the reference page.
+#[doc(hidden)]
+pub fn fixed_labels(name: &str) -> Vec<(&'static str, Vec<&'static str>)> {
+    fn label<T: Copy>(
+        label: &'static str,
+        all: &[T],
+        word: impl Fn(T) -> &'static str,
+    ) -> (&'static str, Vec<&'static str>) {
+        (label, all.iter().copied().map(word).collect())
+    }
+    match name {
+        WORKERS => vec![label("state", &WORKER_STATES, |state| state)],
+        RUNNERS => vec![label("state", &RUNNER_STATES, |state| state)],
+        STATE => vec![label("state", &PoolState::ALL, PoolState::as_str)],
+        WORKERS_STOPPED => {
+            let all = WorkerStopReason::ALL;
+            vec![label("reason", &all, WorkerStopReason::as_str)]
+        }
+        RUNNER_PANICS => vec![label("place", &PanicSite::ALL, PanicSite::as_str)],
+        RECONCILES => {
+            let all = ReconcileOutcome::ALL;
+            vec![label("outcome", &all, ReconcileOutcome::as_str)]
+        }
+        JOBS => vec![label("outcome", &JobOutcome::ALL, JobOutcome::as_str)],
+        SETTLEMENTS => vec![label("settlement", &Settlement::ALL, Settlement::as_str)],
+        REPLIES => vec![label("outcome", &ReplyOutcome::ALL, ReplyOutcome::as_str)],
+        STEERING => vec![
+            label("act", &SteeringAct::ALL, SteeringAct::as_str),
+            label("outcome", &SteeringOutcome::ALL, SteeringOutcome::as_str),
+        ],
+        _ => Vec::new(),
+    }
 }
 
 /// Sets the counts of log lines that were not written.

@@ -1,4 +1,4 @@
-//! Run: workers, pools and the supervisor. The tasks that do what [`decide`](crate::decide) has decided.
+//! Run: workers, pools and the supervisor. The tasks that carry out what [`decide`](crate::decide) has decided.
 //!
 //! A [`Supervisor`] starts one task per pool, and a pool starts one task per worker. Everything that happens reaches a pool
 //! as one event. The pool decides synchronously, and gives orders through the `WorkerState` that it shares
@@ -21,6 +21,7 @@ mod pool;
 mod pool_orders;
 mod pool_state;
 mod pressure_source;
+mod random;
 mod recent_stats;
 mod redeliveries;
 mod reply_warnings;

@@ -1,7 +1,7 @@
 //! The queues that belong to the pools, and counts of what was sent to them. Does no I/O.
 
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     mem,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -33,7 +33,7 @@ impl OwnQueues {
 /// Own queues that got a message since the last call of `take`, so they exist. Written by workers, read by the task that
 /// counts.
 #[derive(Debug, Default)]
-pub(crate) struct ReceivedQueues(Mutex<HashSet<QueueName>>);
+pub(crate) struct ReceivedQueues(Mutex<BTreeSet<QueueName>>);
 
 impl ReceivedQueues {
     pub(crate) fn add(&self, queue: &QueueName) {
@@ -43,7 +43,7 @@ impl ReceivedQueues {
         }
     }
 
-    pub(super) fn take(&self) -> HashSet<QueueName> {
+    pub(super) fn take(&self) -> BTreeSet<QueueName> {
         mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -61,7 +61,7 @@ impl OutstandingRetries {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A message that had been retried was settled for good.
+    /// A message that had been retried was finally settled.
     pub(crate) fn came_back(&self) {
         self.forget(1);
     }

@@ -17,6 +17,7 @@ use futures_util::future::BoxFuture;
 use tracing::warn;
 
 use super::metrics;
+pub(crate) use super::metrics::PanicSite;
 use crate::{
     decide::PoolName,
     runner::{Retirement, Runner},
@@ -88,7 +89,7 @@ impl<T> Future for Contained<'_, T> {
 impl<T> Drop for Contained<'_, T> {
     fn drop(&mut self) {
         if let ContainedState::Runs(future) = &mut self.0 {
-            // The caller no longer waits, so nobody needs the result.
+            // The caller no longer waits, so the result is not needed.
             let _ = catch(|| drop(future.take()));
         }
     }
@@ -127,42 +128,6 @@ impl Drop for ContainedRunner {
     fn drop(&mut self) {
         // The runner was no longer needed.
         let _ = catch(|| drop(self.0.take()));
-    }
-}
-
-/// Where code of a user was called: a metric label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum PanicSite {
-    /// `RunnerManager::kind`, `times`, `prestart` or `answers`.
-    Describe,
-    /// `RunnerManager::create`.
-    Create,
-    /// `RunnerManager::cleanup`.
-    Cleanup,
-    /// `RunnerManager::delete` or `flush`, and so `Runner::stop`.
-    End,
-    /// `RunnerManager::quiesce`.
-    Quiesce,
-    /// `Runner::run`.
-    Run,
-    /// `Runner::is_alive` or `retires`.
-    Check,
-    /// `EventSink::emit`.
-    Event,
-}
-
-impl PanicSite {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Describe => "describe",
-            Self::Create => "create",
-            Self::Cleanup => "cleanup",
-            Self::End => "end",
-            Self::Quiesce => "quiesce",
-            Self::Run => "run",
-            Self::Check => "check",
-            Self::Event => "event",
-        }
     }
 }
 
@@ -214,7 +179,7 @@ impl Panics {
         self.last().remove(&place);
     }
 
-    /// What is missing in a reconcile because its cleanup panics.
+    /// The steps that a reconcile lacks because its cleanup panics.
     pub(crate) fn cause(&self) -> Option<String> {
         let panicked = self.last().get(&PanicSite::Cleanup).cloned()?;
         Some(format!(
@@ -242,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_an_answer_wherever_it_comes_from() {
+    async fn a_panic_becomes_an_error_wherever_it_occurs() {
         let said = |text: &str| Err::<(), _>(Panicked(text.to_owned()));
         assert_eq!(catch(|| panic!("called")), said("called"));
         let (one, two) = (1, 2);
@@ -270,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_panics_as_it_is_dropped_is_contained() {
+    fn a_panic_in_drop_is_contained() {
         let never = PanicsOnDrop;
         let future = catch_future(|| {
             async move {

@@ -1,5 +1,5 @@
-//! A pool's orders: what the operator wants of it. [`decide::orders`](crate::decide::Orders) says what they mean and
-//! which of them holds over a reload. Written by the pool's task alone; `steering` stores them.
+//! A pool's orders: what the operator has ordered. [`decide::orders`](crate::decide::Orders) says what they mean and
+//! which of them stay in force after a reload. Written by the pool's task alone; `steering` stores them.
 
 use std::{
     fmt,
@@ -8,6 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tidegate_core::text::{counted, time};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -17,10 +18,10 @@ use crate::{
     decide::{By, Changed, Configured, Expired, Order, OrderRefused, Orders, PoolName},
 };
 
-/// Longest time until a pool checks again whether an order has expired: someone may have set the wall clock meanwhile.
+/// Longest time until a pool checks again whether an order has expired: the wall clock may have been set meanwhile.
 const CLOCK_CHECK: Duration = Duration::from_secs(30);
 
-/// A pool's orders, and what goes with them.
+/// A pool's orders, and their related state.
 pub(crate) struct PoolOrders {
     pool: PoolName,
     orders: Mutex<Orders>,
@@ -63,11 +64,11 @@ impl PoolOrders {
                 "the configuration has changed meanwhile: look at it and set the policy again";
             return Err(OrderRefused::Policy(why));
         }
-        let act = order.act();
+        let act = order.act().as_str();
         let now = self.clock.now();
         let changed = self.lock().apply(order.clone(), by.clone(), now)?;
         if changed == Changed::Yes {
-            info!(pool = %self.pool, act, order = %Shown(&order), by = %by, "pool is steered by hand");
+            info!(pool = %self.pool, act, order = %Shown(&order), by = %by, "an operator gave an order to the pool");
             self.count_change();
         }
         Ok(changed)
@@ -82,7 +83,7 @@ impl PoolOrders {
                     info!(pool = %self.pool, "the pause is over: the pool takes messages again")
                 }
                 Expired::NoShrink => {
-                    info!(pool = %self.pool, "the pool may shrink again: the order's time is up")
+                    info!(pool = %self.pool, "the pool may shrink again: the order has expired")
                 }
             }
         }
@@ -112,10 +113,10 @@ impl PoolOrders {
     }
 }
 
-/// The orders of an earlier run, as far as they still hold for a pool with these settings.
+/// The orders of an earlier run, as far as they are still valid for a pool with these settings.
 pub(crate) fn restored(mut orders: Orders, settings: &PoolSettings, now: Timestamp) -> Orders {
     let name = &settings.name;
-    if let Some(wrong) = orders.mend() {
+    if let Some(wrong) = orders.drop_invalid() {
         warn!(pool = %name, error = wrong, "dropped a policy that was set by hand: it cannot be carried out");
     }
     if let Some(set) = orders.yield_to(&configured(settings)) {
@@ -124,7 +125,7 @@ pub(crate) fn restored(mut orders: Orders, settings: &PoolSettings, now: Timesta
     let _ = orders.expire(now);
     if !orders.is_empty() {
         let orders = orders.to_string().replace('\n', "; ");
-        info!(pool = %name, orders, "orders of an earlier run hold");
+        info!(pool = %name, orders, "restored the orders of an earlier run");
     }
     orders
 }
@@ -152,19 +153,19 @@ impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Order::Pause { until: None } => f.write_str("pause"),
-            Order::Pause { until: Some(until) } => write!(f, "pause until {until:.0}"),
+            Order::Pause { until: Some(until) } => write!(f, "pause until {}", time(*until)),
             Order::Drain => f.write_str("drain"),
             Order::Resume => f.write_str("resume"),
-            Order::Pin { workers } => write!(f, "pin to {workers} workers"),
-            Order::Unpin => f.write_str("let go of the pin"),
+            Order::Pin { workers } => write!(f, "pin to {}", counted(*workers, "worker")),
+            Order::Unpin => f.write_str("remove the pin"),
             Order::ForbidShrinking { until: None } => f.write_str("forbid shrinking"),
             Order::ForbidShrinking { until: Some(until) } => {
-                write!(f, "forbid shrinking until {until:.0}")
+                write!(f, "forbid shrinking until {}", time(*until))
             }
             Order::AllowShrinking => f.write_str("allow shrinking"),
             Order::SetPolicy(set) => write!(f, "policy: {}", set.policy),
             Order::ResetPolicy => f.write_str("the configuration's policy"),
-            other => f.write_str(other.act()),
+            other => f.write_str(other.act().as_str()),
         }
     }
 }

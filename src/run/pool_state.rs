@@ -13,7 +13,7 @@ pub(crate) fn state_of(shared: &PoolShared) -> PoolState {
     state(shared, &last, shared.intake(), &counts).0
 }
 
-/// The state of a pool with these workers, and the cause if someone should look at it.
+/// The state of a pool with these workers, and the cause if it needs attention.
 pub(crate) fn state(
     shared: &PoolShared,
     last: &LastReconcile,
@@ -37,13 +37,13 @@ pub(crate) fn state(
         },
         rule: last.decision.as_ref().map(|decision| decision.rule),
         busy: counts.busy + counts.retiring,
-        is_bare: counts.places() + idle + busy == 0,
+        is_bare: counts.towards_max() + idle + busy == 0,
         pool_failure: shared.gate.pool_failure(),
         fault: shared.gate.cause(),
         stuck: last.stuck.clone(),
         queue: shared.settings().queue.to_string(),
         copies: shared.copies.cause(),
-        refusal: refusal.or_else(unread),
+        refusal: refusal.or_else(|| shared.programs.cause()).or_else(unread),
         lesser: shared.fleet.panics().cause(),
     })
 }

@@ -37,7 +37,7 @@ impl RecentStats {
         self.meter().taken(now, waited);
     }
 
-    /// A job came to its own end after this run time.
+    /// A job ended by itself after this run time.
     pub(crate) fn job_ended(&self, now: Moment, took: Duration, is_success: bool) {
         self.meter().finished(now, took, is_success);
     }

@@ -1,7 +1,8 @@
 //! Redelivered messages: they were held when a daemon, a connection or a channel ended, and the broker delivers them again.
 //!
-//! One of them may have caused that end. Each is replaced by a new copy before any of them runs again. Messages that came
-//! back too often, the suspects, run one at a time. All pools of a supervisor share one tracker, because they end together.
+//! One of them may have caused that end. Each is replaced by a new copy before any of them runs again. Messages that
+//! came back too often (suspects) run one at a time. All pools of a supervisor share one tracker, because they end
+//! together.
 
 use std::{
     sync::{
@@ -22,7 +23,7 @@ pub(crate) const QUIET: Duration = Duration::from_millis(250);
 /// Longest time that a message waits for that.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// What the pools of a supervisor know about messages that came back.
+/// Redelivered messages that the pools of a supervisor know.
 #[derive(Debug)]
 pub(crate) struct RedeliveryTracker {
     /// When a message last came back, or was replaced by a copy. Written by workers, and read by them before they run a
@@ -110,7 +111,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_waits_until_nothing_comes_back_but_not_for_ever() {
+    async fn a_suspect_message_waits_while_others_are_still_returned_but_not_for_ever() {
         let redeliveries = Arc::new(RedeliveryTracker::default());
         let taken = Instant::now();
         assert_eq!(redeliveries.may_run_at(taken), taken);
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_not_quiet_while_a_message_is_made_new_however_long_that_takes() {
+    async fn a_message_that_is_being_replaced_by_a_fresh_copy_counts_as_activity() {
         let redeliveries = Arc::new(RedeliveryTracker::default());
         assert!(redeliveries.is_quiet());
         let first = redeliveries.begin();
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn one_suspect_runs_at_a_time() {
+    fn only_one_suspect_message_runs_at_a_time() {
         let redeliveries = RedeliveryTracker::default();
         let turn = redeliveries.turn();
         assert!(turn.is_some() && redeliveries.turn().is_none());

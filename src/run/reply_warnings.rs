@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_cause_is_logged_once_a_minute_with_how_often_it_was_left_out() {
+    async fn a_cause_is_logged_once_a_minute_with_the_number_of_suppressed_lines() {
         let reply_warning = Mutex::new(ReplyWarning::default());
         assert_eq!(is_due(&reply_warning), Some(None));
         for _ in 0..3 {

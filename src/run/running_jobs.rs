@@ -18,7 +18,7 @@ use crate::{
     runner::{Failure, FailureKind, JobEnd},
 };
 
-/// What becomes of a message whose job an operator stops.
+/// How a message is settled if an operator stops its job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StopThen {
@@ -59,7 +59,7 @@ pub struct RunningJob {
     /// When it is stopped at the latest: at its runner's timeout, or when its delivery can be held no longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
-    /// What becomes of its message, if someone has told it to stop.
+    /// How its message is settled, if a stop was ordered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopping: Option<Stopping>,
 }
@@ -67,7 +67,7 @@ pub struct RunningJob {
 /// A job was told to stop by hand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopping {
-    /// What becomes of its message.
+    /// How its message is settled.
     pub then: StopThen,
     /// By whom.
     pub by: String,

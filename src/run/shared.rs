@@ -1,9 +1,11 @@
-//! What the tasks of one pool share: the pool itself, its workers, the count of its own queues, and the supervisor's
-//! handle. Each field names who writes it and who reads it. The fields that belong together have a type of their own.
+//! The data that the tasks of one pool share: the pool itself, its workers, the count of its own queues, and the
+//! supervisor's handle. Each field names who writes it and who reads it. The fields that belong together have a type of
+//! their own.
 
 mod broker;
 mod copies;
 mod group;
+mod programs;
 mod roster;
 mod stats;
 
@@ -23,22 +25,24 @@ pub(crate) use self::{
     broker::{ANSWER, Broker},
     copies::CopyState,
     group::PoolGroup,
+    programs::{Programs, ProgramsHeld},
     roster::{HeldCounts, Roster},
     stats::PoolStats,
 };
 use super::{
     budget::WorkerBudget, clock::Clock, declaring::Declaring, events::EventSink, fleet::Fleet,
-    gate::Gate, own_queues::OwnQueues, pool_orders::PoolOrders, redeliveries::RedeliveryTracker,
-    reply_warnings::ReplyWarnings, running_jobs::RunningJobs, traces::TraceLink,
+    gate::Gate, own_queues::OwnQueues, pool_orders::PoolOrders, random::Random,
+    redeliveries::RedeliveryTracker, reply_warnings::ReplyWarnings, running_jobs::RunningJobs,
+    traces::TraceLink,
 };
 use crate::{
     config::PoolSettings,
-    decide::{Census, Decision, Intake, JobId, Moment, Orders, PoolName},
-    queue::QueueDriver,
+    decide::{Census, Decision, Intake, JobId, Moment, Orders, Phase, PoolName, RunnerId},
+    queue::{HoldingsView, QueueDriver},
     runner::RunnerManager,
 };
 
-/// What all pools of a supervisor share.
+/// The data that all pools of a supervisor share.
 pub(crate) struct Common {
     pub(crate) driver: Arc<dyn QueueDriver>,
     pub(crate) events: Option<Arc<dyn EventSink>>,
@@ -50,6 +54,9 @@ pub(crate) struct Common {
     pub(crate) redeliveries: Arc<RedeliveryTracker>,
     pub(crate) clock: Clock,
     pub(crate) traces: Option<Arc<dyn TraceLink>>,
+    /// Read by pools.
+    pub(crate) holdings: Option<Arc<dyn HoldingsView>>,
+    pub(crate) random: Arc<Random>,
     /// Counts changes of any pool's orders. Written by pools and by the supervisor's handle, read by the task that stores
     /// orders.
     pub(crate) order_changes: watch::Sender<u64>,
@@ -59,7 +66,7 @@ pub(crate) struct Common {
     pub(crate) pressure: watch::Receiver<Option<String>>,
 }
 
-/// What the tasks of one pool share.
+/// The data that the tasks of one pool share.
 pub(crate) struct PoolShared {
     pub(crate) name: PoolName,
     /// The machine's name, for dead letters and consumer tags.
@@ -68,13 +75,15 @@ pub(crate) struct PoolShared {
     epoch: Instant,
     /// Written by the pool on a change of configuration, read by workers at each job.
     settings: RwLock<Arc<PoolSettings>>,
-    /// What the operator wants. Written by the pool, read for the status.
+    /// The operator's orders. Written by the pool, read for the status.
     pub(crate) orders: PoolOrders,
     /// Whether messages may be taken. Written by the pool and by workers.
     pub(crate) gate: Gate,
     pub(crate) broker: Broker,
     pub(crate) roster: Roster,
     pub(crate) fleet: Fleet,
+    /// Those that consume the queue themselves. Written by the pool and by workers.
+    pub(crate) programs: Programs,
     pub(crate) stats: PoolStats,
     /// Jobs that run now. Written by workers.
     pub(crate) running: RunningJobs,
@@ -82,13 +91,15 @@ pub(crate) struct PoolShared {
     /// The queues of all pools of the supervisor. No reply goes to them.
     pub(crate) own_queues: Arc<OwnQueues>,
     pub(crate) reply_warnings: ReplyWarnings,
-    /// Of all pools of the supervisor.
+    /// Shared by all pools of the supervisor.
     pub(crate) traces: Option<Arc<dyn TraceLink>>,
+    /// Of all pools of the supervisor.
+    pub(crate) random: Arc<Random>,
     pub(crate) redeliveries: Arc<RedeliveryTracker>,
     pub(crate) declaring: Declaring,
     /// The daemons that share the queue. Written by the group's task, read by the pool.
     pub(crate) group: PoolGroup,
-    /// Of all pools of the supervisor.
+    /// Shared by all pools of the supervisor.
     pub(crate) budget: Arc<WorkerBudget>,
     pub(crate) pressure: watch::Receiver<Option<String>>,
     /// Written by the pool after each reconcile. Read by `status` and `explain`.
@@ -101,11 +112,11 @@ pub(crate) struct PoolShared {
     next_job: AtomicU64,
 }
 
-/// What the last reconcile decided and found.
+/// The decision and the findings of the last reconcile.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LastReconcile {
     pub(crate) decision: Option<Decision>,
-    /// Why the pool cannot get at its work, if it cannot.
+    /// Why the pool cannot get its messages, if it cannot.
     pub(crate) stuck: Option<String>,
 }
 
@@ -134,6 +145,7 @@ impl PoolShared {
             broker: Broker::new(name.clone(), common.driver.clone(), kill.clone()),
             roster: Roster::default(),
             fleet: Fleet::new(name.clone(), runners, common.events.clone()),
+            programs: Programs::new(common.holdings.clone()),
             stats: PoolStats::new(&name),
             running: RunningJobs::default(),
             copies: CopyState::default(),
@@ -141,6 +153,7 @@ impl PoolShared {
             reply_warnings: ReplyWarnings::default(),
             redeliveries: common.redeliveries.clone(),
             traces: common.traces.clone(),
+            random: common.random.clone(),
             declaring: Declaring::default(),
             group: PoolGroup::default(),
             budget: common.budget.clone(),
@@ -187,7 +200,7 @@ impl PoolShared {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        let salt: u32 = rand::random();
+        let salt = self.random.number() >> 32;
         JobId::from(format!(
             "{}-{:x}-{n:x}-{salt:08x}",
             self.name,
@@ -198,8 +211,20 @@ impl PoolShared {
     /// The census of workers and idle runners, with what the live workers hold. Consumers are counted if they were
     /// opened before `before`.
     pub(crate) fn census(&self, before: Moment) -> (Census, HeldCounts) {
-        let (workers, held) = self.roster.census(before);
-        (Census::new(workers, self.fleet.idle_ids()), held)
+        let (workers, mut held) = self.roster.census(before);
+        if !self.fleet.consumes() {
+            return (Census::new(workers, self.fleet.idle_ids()), held);
+        }
+        // Such a program is a worker and its runner in one: a worker that waits is an idle runner.
+        let waiting = workers
+            .iter()
+            .filter(|worker| worker.phase == Phase::Waiting)
+            .map(|worker| RunnerId(worker.id.0));
+        let waiting: Vec<_> = waiting.collect();
+        let known = self.programs.held();
+        (held.held, held.holders) = (known.held, known.holders);
+        self.fleet.set_busy_programs(held.busy_programs);
+        (Census::new(workers, waiting), held)
     }
 }
 

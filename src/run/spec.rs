@@ -1,4 +1,4 @@
-//! What a pool is started from.
+//! The specification from which a pool is started.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{config::PoolSettings, runner::RunnerManager};
 pub struct PoolSpec {
     /// Settings.
     pub settings: PoolSettings,
-    /// Brings its runners up. On a reconfiguration, the same `Arc` means the same runners.
+    /// Starts its runners. On a reconfiguration, the same `Arc` means the same runners.
     pub runners: Arc<dyn RunnerManager>,
 }
 

@@ -45,7 +45,7 @@ pub struct PoolStatus {
     pub workers: WorkerStatus,
     /// Runners.
     pub runners: RunnerStatus,
-    /// What became of jobs since the supervisor started.
+    /// The results of jobs since the supervisor started.
     pub jobs: JobTotals,
     /// How fast messages arrive and jobs end, over the last minute.
     #[serde(default)]
@@ -64,7 +64,7 @@ pub struct PoolStatus {
     /// The daemons that share the queue, this one included. Empty if the queue is not shared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<MemberStatus>,
-    /// What became of replies since the supervisor started.
+    /// The results of replies since the supervisor started.
     #[serde(default)]
     pub replies: ReplyTotals,
 }
@@ -113,7 +113,7 @@ pub struct RunnerStatus {
     pub busy: u32,
 }
 
-/// What became of a pool's jobs.
+/// The results of a pool's jobs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobTotals {
     /// Done and acknowledged.
@@ -124,7 +124,7 @@ pub struct JobTotals {
     pub dead: u64,
     /// Messages that were given back to the queue. Some of their jobs never began.
     pub requeued: u64,
-    /// Not settled, because the channel was gone: the broker delivers them again.
+    /// Not settled, because the channel was closed: the broker delivers them again.
     pub lost: u64,
 }
 
@@ -137,12 +137,12 @@ pub struct Quantiles {
     pub p95: f64,
 }
 
-/// What became of a pool's replies to messages with a `reply_to`.
+/// The results of a pool's replies to messages with a `reply_to`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplyTotals {
     /// Sent, for jobs that are done.
     pub done: u64,
-    /// Sent, for jobs that have failed for good, or whose reply is too long.
+    /// Sent, for jobs that have finally failed, or whose reply is too long.
     pub failed: u64,
     /// Not sent: the requested address is not allowed.
     pub refused: u64,

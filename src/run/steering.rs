@@ -18,6 +18,7 @@ use super::{EventSink, PressureSource, TraceLink, clock::Clock, panics};
 use crate::{
     config::SupervisorSettings,
     decide::{By, Order, OrderRefused, Orders, PoolName, ReconcileResult, fault_pause},
+    queue::HoldingsView,
     runner::BoxError,
 };
 use tidegate_core::text::chain;
@@ -45,9 +46,14 @@ pub struct StartOptions {
     pub pressure: PressureSource,
     /// Connects the spans of jobs with the traces of their messages.
     pub traces: Option<Arc<dyn TraceLink>>,
+    /// Shows what consumers hold that are not the pools' own. Without it, that is assumed.
+    pub holdings: Option<Arc<dyn HoldingsView>>,
+    /// Seed of the random numbers: pauses between tries, and ids of jobs whose messages have none. For tests that repeat a
+    /// run exactly. By default the system chooses it.
+    pub seed: Option<u64>,
 }
 
-/// Stores the operator's orders, so that they still hold after a restart.
+/// Stores the operator's orders, so that they are still in force after a restart.
 #[async_trait]
 pub trait OrdersStore: Send + Sync + 'static {
     /// Stores the orders of all pools, and replaces those that were stored before. One task calls this with the newest orders,
@@ -65,7 +71,7 @@ impl fmt::Debug for dyn OrdersStore {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Steered {
-    /// Whether the order changed anything. `false` if it held already.
+    /// Whether the order changed anything. `false` if it was already in force.
     pub changed: bool,
     /// The pool's orders from now on.
     pub orders: Orders,
@@ -74,7 +80,8 @@ pub struct Steered {
     /// The result of that reconcile.
     #[serde(flatten)]
     pub result: ReconcileResult,
-    /// Why the orders could not be stored, if they could not. They hold nevertheless, and storing them is tried again.
+    /// Why the orders could not be stored, if that failed. They are in force nevertheless, and storing them is tried
+    /// again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_stored: Option<String>,
 }
@@ -87,7 +94,7 @@ pub(crate) struct Steering {
     pub(crate) answer: oneshot::Sender<Result<Steered, OrderRefused>>,
 }
 
-/// How far the orders are stored.
+/// Which orders are already stored.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stored {
     /// The number of changes up to which storing was tried.
@@ -119,7 +126,7 @@ impl Storing {
     }
 
     /// Stores the orders that `all` returns at each change, until `ending`. Then it stores what is not stored yet, and ends.
-    /// `all` returns `None` when the supervisor is gone.
+    /// `all` returns `None` when the supervisor has ended.
     pub(crate) async fn run(
         mut self,
         all: impl Fn() -> Option<AllOrders>,
@@ -150,7 +157,7 @@ impl Storing {
                         if failures == 0 {
                             warn!(
                                 error,
-                                "orders could not be stored: a restart would not know them; trying again"
+                                "orders could not be stored: they would be lost at a restart; trying again"
                             );
                         }
                         failures + 1

@@ -35,6 +35,7 @@ use super::{
     budget::WorkerBudget,
     pool::{Command, Pool, run_with_restarts},
     pool_orders::restored,
+    random::Random,
     shared::{Common, PoolShared},
     steering::{Stored, Storing},
 };
@@ -51,7 +52,7 @@ const COMMANDS: usize = 64;
 /// Handle to a running supervisor. Cheap to clone; all clones are the same supervisor.
 ///
 /// **On drop** of the last clone every pool stops at once. Messages of running jobs are given back while the runtime still
-/// runs. Call [`drain`](Self::drain) to end in order.
+/// runs. Call [`drain`](Self::drain) for an orderly end.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
     inner: Arc<Inner>,
@@ -78,7 +79,7 @@ struct Inner {
 struct Pools {
     /// In the order of the configuration.
     current: Vec<Handle>,
-    /// Removed by a reconfiguration, and still draining. Their handles are kept: a pool whose last handle is gone
+    /// Removed by a reconfiguration, and still draining. Their handles are kept: a pool whose last handle was dropped
     /// stops at once.
     leaving: Vec<Handle>,
     /// The supervisor ends: no pool may be added any more, because nothing would drain it.
@@ -134,6 +135,8 @@ impl Supervisor {
             limits,
             pressure: source,
             traces,
+            holdings,
+            seed,
         } = options;
         let order_changes = watch::Sender::new(0);
         let pressure = watch::Sender::new(None);
@@ -148,6 +151,8 @@ impl Supervisor {
                     redeliveries: Arc::default(),
                     clock,
                     traces,
+                    holdings,
+                    random: Arc::new(Random::new(seed)),
                     order_changes,
                     budget: Arc::new(WorkerBudget::new(limits.max_workers)),
                     pressure: pressure.subscribe(),
@@ -194,7 +199,7 @@ impl Supervisor {
             let orders = orders.to_string().replace('\n', "; ");
             warn!(pool = %pool, orders, "dropped the orders of a pool that this configuration does not have");
         }
-        // Orders that an earlier run stored may no longer hold.
+        // Orders that an earlier run stored may no longer be valid.
         inner
             .common
             .order_changes
@@ -267,8 +272,8 @@ impl Supervisor {
     /// has changed then.
     ///
     /// # Caveats
-    /// A pool that is removed drains within its `shutdown_grace`. Until then, another pool on the same queue works
-    /// beside it.
+    /// A pool that is removed drains within its `shutdown_grace`. Until then, another pool on the same queue works at
+    /// the same time.
     ///
     /// # Cancel-safety
     /// Not cancel-safe: pools that have not been told yet keep their old settings. Call it again.
@@ -307,7 +312,7 @@ impl Supervisor {
                         .push(self.inner.launch(pool, Orders::default())),
                 }
             }
-            // The orders of removed pools are gone.
+            // The orders of removed pools are deleted.
             (self.inner.common.order_changes).send_modify(|changes| *changes += 1);
             for handle in old {
                 let grace = handle.shared.settings().shutdown_grace;
@@ -326,7 +331,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Changes the limits over all pools. They hold from the next reconcile on. No running job is stopped.
+    /// Changes the limits over all pools. They apply from the next reconcile on. No running job is stopped.
     pub fn set_limits(&self, limits: SupervisorSettings) {
         self.inner.common.budget.set_max(limits.max_workers);
         self.inner.limits.send_replace(limits);

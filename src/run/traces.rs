@@ -1,7 +1,7 @@
 //! The spans of a message: `receive`, `process` and `settle`, named as OpenTelemetry names them.
 //!
 //! They are ordinary `tracing` spans with a target of their own ([`TARGET`]), so that a subscriber can choose them and a
-//! log can leave them out. Where no subscriber wants them they cost nothing. Only the subscriber knows the ids of its
+//! log can leave them out. If no subscriber takes them they cost nothing. Only the subscriber knows the ids of its
 //! spans; a [`TraceLink`] of the program connects the two.
 //!
 //! The names are those of <https://opentelemetry.io/docs/specs/semconv/messaging/>, and of `tracing-opentelemetry` for
@@ -57,7 +57,8 @@ impl fmt::Debug for dyn TraceLink {
     }
 }
 
-/// A span of one of the three operations. How a message is settled is named once that is known. The fields are evaluated only where a subscriber wants them.
+/// A span of one of the three operations. How a message is settled is named once that is known. The fields are
+/// evaluated only if a subscriber takes them.
 macro_rules! operation {
     ($operation:literal, $name:expr, $kind:literal, $job:expr) => {{
         let job: &Job = $job;
@@ -93,7 +94,7 @@ pub(crate) struct DeliveryTrace {
     link: Option<Arc<dyn TraceLink>>,
     /// The context that the next span continues: the message's, then that of a span of ours.
     parent: Option<TraceContext>,
-    /// The job, for the spans to come. `None` where nobody takes them.
+    /// The job, for the spans to come. `None` if no subscriber takes them.
     job: Option<Job>,
     /// Open until the job runs, or is settled without.
     receive: Span,
@@ -134,7 +135,7 @@ impl DeliveryTrace {
         trace
     }
 
-    /// The job runs: the span around its run, and the job as it is to be told of it where that differs.
+    /// The job runs: the span around its run, and the job with the context of this span if it differs.
     pub(crate) fn runs(&mut self) -> (Span, Option<Job>) {
         self.receive = Span::none();
         let Some(job) = &self.job else {
@@ -169,12 +170,12 @@ impl DeliveryTrace {
 
     fn link(&self, span: &Span) -> Option<TraceContext> {
         let link = self.link.as_ref().filter(|_| !span.is_disabled())?;
-        // A link that panics costs the job its place in the trace, and nothing else. The panic hook reports it.
+        // If a link panics, only the job's place in the trace is lost. The panic hook reports it.
         panics::catch(|| link.link(span, self.parent.as_ref())).unwrap_or_default()
     }
 }
 
-/// Says how a settlement ended.
+/// Records how a settlement ended.
 pub(crate) fn settled(span: &Span, settlement: Settlement) {
     if span.is_disabled() {
         return;
@@ -193,7 +194,7 @@ fn failed(span: &Span, what: &str) {
     span.record("otel.status_description", what);
 }
 
-/// Exchange, routing key and queue, without what is empty or said twice: the conventions' name for what a consumer of
+/// Exchange, routing key and queue, without empty or repeated parts: the conventions' name for what a consumer of
 /// RabbitMQ consumes.
 fn destination(message: &Message, queue: &QueueName) -> String {
     let parts = [&message.exchange, &message.routing_key].map(|part| Escaped(part).to_string());
@@ -213,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_destination_names_nothing_twice() {
+    fn a_destination_repeats_no_name() {
         let name = |exchange: &str, routing_key: &str| {
             let message = Message {
                 exchange: exchange.to_owned(),

@@ -32,9 +32,9 @@ impl EndSignal {
 
 impl Supervisor {
     /// Works until the process gets SIGTERM or SIGINT, and then drains every pool: no worker takes another message,
-    /// running jobs are finished and settled, each pool within its own `shutdown_grace`. What still runs after that is
-    /// stopped and given back. A second SIGINT stops everything at once. The log says which signal came, and how many
-    /// jobs still ran.
+    /// running jobs are finished and settled, each pool within its own `shutdown_grace`. Jobs that still run after that
+    /// are stopped and given back. A second SIGINT stops everything at once. The log says which signal came, and how
+    /// many jobs still ran.
     ///
     /// ```no_run
     /// use tidegate::{Job, Outcome, Pool, Supervisor};
@@ -52,15 +52,15 @@ impl Supervisor {
     /// ```
     ///
     /// # Errors
-    /// The signals cannot be listened to, or jobs were given back: see [`RunError`].
+    /// The the process cannot listen to signals, or jobs were given back: see [`RunError`].
     ///
     /// # Caveats
     /// Before the call, these signals end the process. From the call on they no longer do: tokio keeps its handlers for the
     /// life of the process.
     ///
     /// # Cancel-safety
-    /// Cancel-safe until a signal comes: the supervisor works on. A future that is dropped later leaves the drain going
-    /// on, and the second SIGINT does nothing.
+    /// Cancel-safe until a signal comes: the supervisor works on. If the future is dropped later, the drain continues,
+    /// and the second SIGINT does nothing.
     pub async fn run_until_signal(&self) -> Result<DrainReport, RunError> {
         let mut signals = Signals::listen().map_err(RunError::Signals)?;
         Ok(self.drain_on_signal(|cx| signals.poll_next(cx)).await?)
@@ -73,8 +73,7 @@ impl Supervisor {
     /// As for [`shutdown`](Self::shutdown).
     ///
     /// # Cancel-safety
-    /// Cancel-safe until `end` is ready: the supervisor works on. A future that is dropped later leaves the drain going
-    /// on.
+    /// Cancel-safe until `end` is ready: the supervisor works on. If the future is dropped later, the drain continues.
     pub async fn run_until(
         &self,
         end: impl Future<Output = ()>,
@@ -243,7 +242,7 @@ mod tests {
         assert_eq!(broker.ready("jobs"), Some(1));
     }
 
-    /// With the signals of this very process, which no other test here listens to.
+    /// Uses the signals of this process, which no other test here listens to.
     #[tokio::test]
     async fn hears_the_signals_of_the_process() {
         use nix::{

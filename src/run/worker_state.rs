@@ -40,15 +40,33 @@ pub(crate) enum WorkerStopReason {
     Lost,
     /// The broker closed its channel, because a delivery was held longer than the broker allows.
     HeldTooLong,
-    /// The broker cancelled its consumer: the queue was deleted, or a node is gone.
+    /// The broker cancelled its consumer: the queue was deleted, or a node has failed.
     Cancelled,
     /// Its consumer could not be opened.
     NotOpened,
+    /// It was a program that consumes the queue itself, and ended by itself.
+    Ended,
     /// A bug of tidegate.
     Panicked,
 }
 
 impl WorkerStopReason {
+    pub(crate) const ALL: [Self; 13] = [
+        Self::ScaledDown,
+        Self::Retired,
+        Self::Preempted,
+        Self::Drained,
+        Self::Faulted,
+        Self::GaveBack,
+        Self::Alone,
+        Self::Lost,
+        Self::HeldTooLong,
+        Self::Cancelled,
+        Self::NotOpened,
+        Self::Ended,
+        Self::Panicked,
+    ];
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::ScaledDown => "scaled_down",
@@ -62,12 +80,13 @@ impl WorkerStopReason {
             Self::HeldTooLong => "held_too_long",
             Self::Cancelled => "cancelled",
             Self::NotOpened => "not_opened",
+            Self::Ended => "ended",
             Self::Panicked => "panicked",
         }
     }
 }
 
-/// What a worker and its pool share.
+/// The state that a worker and its pool share.
 #[derive(Debug)]
 pub(crate) struct WorkerState {
     pub(crate) id: WorkerId,
@@ -86,8 +105,11 @@ struct StateFields {
     busy: bool,
     /// When the broker confirmed its consumer. Written by the worker.
     consuming: Option<Moment>,
+    /// Since when its program is up, if it is a program that consumes the queue itself, and the program's process id. Written
+    /// by the worker.
+    program: Option<(Moment, Option<i32>)>,
     /// Why it leaves. Written by the pool, and by a worker that decides to leave by itself.
-    going: Option<WorkerStopReason>,
+    leaving: Option<WorkerStopReason>,
     /// Written by the pool.
     retire: bool,
 }
@@ -97,7 +119,7 @@ struct StateFields {
 #[must_use = "a worker that should leave must leave"]
 pub(crate) enum AfterSettlement {
     Stay,
-    Go(WorkerStopReason),
+    Leave(WorkerStopReason),
 }
 
 /// A worker as the pool sees it.
@@ -106,6 +128,8 @@ pub(crate) struct WorkerSnapshot {
     pub(crate) phase: Phase,
     pub(crate) held: u32,
     pub(crate) consuming: Option<Moment>,
+    /// Since when it is a program that is up.
+    pub(crate) up: Option<Moment>,
 }
 
 impl WorkerState {
@@ -116,7 +140,8 @@ impl WorkerState {
                 held: 0,
                 busy: false,
                 consuming: None,
-                going: None,
+                program: None,
+                leaving: None,
                 retire: false,
             }),
             leave: CancellationToken::new(),
@@ -136,11 +161,16 @@ impl WorkerState {
         self.lock().consuming = None;
     }
 
+    /// Its program is up. From here on the pool says what the program holds.
+    pub(crate) fn program_started(&self, now: Moment, id: Option<i32>) {
+        self.lock().program = Some((now, id));
+    }
+
     /// Begins the job of a delivery. `false`: the worker was told to leave, and must give the delivery back.
     #[must_use = "a worker that was told to leave must not start a job"]
     pub(crate) fn begin_job(&self) -> bool {
         let mut state = self.lock();
-        if state.going.is_some() {
+        if state.leaving.is_some() {
             return false;
         }
         state.busy = true;
@@ -158,36 +188,36 @@ impl WorkerState {
     pub(crate) fn leaves_after_this_job(&self) -> bool {
         let mut state = self.lock();
         if state.retire {
-            state.going.get_or_insert(WorkerStopReason::Retired);
+            state.leaving.get_or_insert(WorkerStopReason::Retired);
         }
-        state.going.is_some()
+        state.leaving.is_some()
     }
 
     /// A delivery is settled, and `held` deliveries are left. Returns what the worker does next.
     pub(crate) fn finish_job(&self, held: u32) -> AfterSettlement {
         let mut state = self.lock();
         state.held = held;
-        if state.retire && state.going.is_none() {
-            state.going = Some(WorkerStopReason::Retired);
+        if state.retire && state.leaving.is_none() {
+            state.leaving = Some(WorkerStopReason::Retired);
         }
         // A worker that leaves counts as busy only as long as it holds a delivery.
         state.busy = held > 0;
-        match state.going {
-            Some(why) => AfterSettlement::Go(why),
+        match state.leaving {
+            Some(why) => AfterSettlement::Leave(why),
             None => AfterSettlement::Stay,
         }
     }
 
     /// The worker decides to leave. If it was ordered to leave before, the reason of the order stays. Returns the reason.
     pub(crate) fn leave_because(&self, why: WorkerStopReason) -> WorkerStopReason {
-        *self.lock().going.get_or_insert(why)
+        *self.lock().leaving.get_or_insert(why)
     }
 
     // The pool's side.
 
     pub(crate) fn snapshot(&self) -> WorkerSnapshot {
         let state = self.lock();
-        let phase = match (state.going, state.busy) {
+        let phase = match (state.leaving, state.busy) {
             (Some(_), _) => Phase::Draining,
             (None, true) if state.retire => Phase::Retiring,
             (None, true) => Phase::Busy,
@@ -196,8 +226,21 @@ impl WorkerState {
         WorkerSnapshot {
             phase,
             held: state.held,
-            consuming: state.consuming.filter(|_| state.going.is_none()),
+            consuming: state.consuming.filter(|_| state.leaving.is_none()),
+            up: state.program.map(|(since, _)| since),
         }
+    }
+
+    /// The process id of its program.
+    pub(crate) fn program_id(&self) -> Option<i32> {
+        self.lock().program?.1
+    }
+
+    /// Its program holds this many messages.
+    pub(crate) fn set_program_holds(&self, held: u32) {
+        let mut state = self.lock();
+        state.held = held;
+        state.busy = held > 0;
     }
 
     /// Marks it to leave after its job.
@@ -212,18 +255,20 @@ impl WorkerState {
 
     /// Orders it to leave: at once if it waits, after its job if it has one.
     pub(crate) fn order_to_leave(&self, why: WorkerStopReason) {
-        self.lock().going.get_or_insert(why);
+        self.lock().leaving.get_or_insert(why);
         self.leave.cancel();
     }
 
-    /// Orders it to leave, and stops its job. The message is given back.
-    pub(crate) fn preempt(&self) {
+    /// Orders it to leave, and stops its job. The message is given back. Returns whether that is new to it.
+    pub(crate) fn preempt(&self) -> bool {
+        let is_new = !self.stop.is_cancelled();
         self.order_to_leave(WorkerStopReason::Preempted);
         self.stop.cancel();
+        is_new
     }
 
     fn lock(&self) -> MutexGuard<'_, StateFields> {
-        // No code of ours panics while it holds the lock, and the state is whole between any two statements.
+        // No code of ours panics while it holds the lock, and the state is consistent after each statement.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -262,7 +307,7 @@ mod tests {
         worker.mark_retiring();
         assert_eq!(
             worker.finish_job(0),
-            AfterSettlement::Go(WorkerStopReason::Retired)
+            AfterSettlement::Leave(WorkerStopReason::Retired)
         );
         worker.unmark_retiring();
         assert_eq!(worker.snapshot().phase, Phase::Draining);
@@ -276,7 +321,7 @@ mod tests {
         assert_eq!(worker.snapshot().phase, Phase::Draining);
         assert_eq!(
             worker.finish_job(0),
-            AfterSettlement::Go(WorkerStopReason::Drained)
+            AfterSettlement::Leave(WorkerStopReason::Drained)
         );
     }
 
@@ -284,7 +329,8 @@ mod tests {
     fn only_preemption_stops_a_job() {
         let worker = worker();
         assert!(worker.begin_job());
-        worker.preempt();
+        assert!(worker.preempt());
         assert!(worker.stop.is_cancelled());
+        assert!(!worker.preempt(), "it was told before");
     }
 }

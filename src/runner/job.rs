@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_attempt_is_the_one_that_its_pool_grants_last() {
+    fn the_last_attempt_is_the_one_with_the_number_max_attempts() {
         let at = |max| job("").max_attempts(max).is_last_attempt();
         // Fewer attempts than this one: the settings have changed in the meantime.
         assert_eq!([1, 2, 3].map(at), [true, true, false]);

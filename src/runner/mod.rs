@@ -5,6 +5,7 @@
 //! in [`runners`](crate::runners); users bring their own by implementing the two traits.
 
 mod job;
+mod program;
 
 use std::{
     error::Error,
@@ -22,13 +23,16 @@ pub use tidegate_core::runner::{
     Failure, FailureKind, JobEnd, Outcome, OutputUse, Reply, RunReport, StartError,
 };
 
-pub use self::job::{Job, JsonError};
+pub use self::{
+    job::{Job, JsonError},
+    program::{ProgramControl, ProgramEnd},
+};
 use crate::decide::{PoolName, RunnerId};
 
 /// Any error of a user's own code.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Brings runners of one kind up, and cleans up what they leave behind.
+/// Starts runners of one kind, and removes what they leave behind.
 ///
 /// # Guarantees
 /// The pool calls [`create`](Self::create) only when no idle runner waits, hands each runner one job at a time,
@@ -37,7 +41,7 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 ///
 /// A panic in any of these, or in a [`Runner`], is contained: one in [`create`](Self::create) is a runner that did not
 /// start, one in [`Runner::run`] a job whose runner was lost, and a runner that panics when it is looked at has
-/// crashed. What else a manager was to do is left undone. Each is counted, by place, and said in the log.
+/// crashed. The rest of the manager's work is not done. Each panic is counted by place, and logged.
 #[async_trait]
 pub trait RunnerManager: Send + Sync + fmt::Debug + 'static {
     /// The kind's name: a metric label, so one of a few constants.
@@ -48,13 +52,19 @@ pub trait RunnerManager: Send + Sync + fmt::Debug + 'static {
         0
     }
 
-    /// Whether its runners give answers of their own accord, for whoever asked ([`JobEnd::Done`]). Where they do, a
-    /// final failure is answered too; where they do not, a pool answers only if its settings say so.
+    /// Whether its runners give replies themselves ([`JobEnd::Done`]). Where they do, a final failure is answered too;
+    /// where they do not, a pool answers only if its settings say so.
     fn answers(&self) -> bool {
         false
     }
 
-    /// How long its jobs may take. A job is told to end so much before its delivery can be held no longer.
+    /// Whether its runners are programs that consume the pool's queue themselves. The pool then opens no consumer. Each of its
+    /// workers is such a program, from its start to its end: [`Runner::consume`] is called once, and [`Runner::run`] never.
+    fn consumes(&self) -> bool {
+        false
+    }
+
+    /// How long its jobs may take. A job is told to end this long before the deadline of its delivery.
     fn times(&self) -> JobTimes {
         JobTimes::default()
     }
@@ -85,7 +95,7 @@ pub trait RunnerManager: Send + Sync + fmt::Debug + 'static {
         runner.stop().await;
     }
 
-    /// Ends all of these idle runners, at the same time where the kind allows it.
+    /// Ends all of these idle runners, at the same time if the kind allows it.
     async fn flush(&self, runners: Vec<Box<dyn Runner>>) {
         // One that panics must not take the others' ends with it.
         let delete = |runner| AssertUnwindSafe(self.delete(runner)).catch_unwind();
@@ -109,7 +119,7 @@ pub struct JobTimes {
     pub stop_grace: Duration,
 }
 
-/// What a runner is created for.
+/// The purpose of a new runner.
 #[derive(Debug, Clone)]
 pub struct CreateRunner {
     /// Its id in the pool.
@@ -122,11 +132,11 @@ pub struct CreateRunner {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StrayRunner {
-    /// What it is called where it lives (a container's id, a process id).
+    /// Its id outside tidegate (a container's id, a process id).
     pub name: String,
 }
 
-/// What a cleanup did.
+/// The result of a cleanup.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CleanupReport {
     /// Runners left by a supervisor that died, now removed.
@@ -144,14 +154,29 @@ pub trait Runner: Send {
     /// A dropped future ends the job at once (a process group is killed), and the runner must not be used again.
     async fn run(&mut self, job: &Job, control: JobControl) -> RunReport;
 
+    /// Waits for the end of a program that consumes the queue itself. Called once, and only if the manager
+    /// [`consumes`](RunnerManager::consumes).
+    ///
+    /// # Cancel-safety
+    /// A dropped future ends the program at once.
+    async fn consume(&mut self, control: ProgramControl) -> ProgramEnd {
+        let _ = control;
+        ProgramEnd::new("it does not consume the queue itself")
+    }
+
+    /// The process id of a program that consumes the queue itself. It leads a process group.
+    fn program_id(&self) -> Option<i32> {
+        None
+    }
+
     /// Whether an idle runner is still good for a job. Looked at in each reconcile and before each job; must not
     /// block.
     fn is_alive(&mut self) -> bool {
         true
     }
 
-    /// Why a runner that is alive should be replaced, where it should. Looked at in each reconcile and after each
-    /// job; must not block. Never counted as a crash.
+    /// Why a runner that is alive should be replaced, or `None`. Called in each reconcile and after each job; must not
+    /// block. Never counted as a crash.
     fn retires(&mut self) -> Option<Retirement> {
         None
     }
@@ -170,7 +195,7 @@ pub enum Retirement {
     MaxAge,
     /// It holds more memory than it may.
     MaxMemory,
-    /// It has waited for a job for as long as it may. The runners that a manager wants kept ready wait on.
+    /// It has waited for a job for as long as it may. The runners that a manager keeps ready continue to wait.
     IdleTimeout,
     /// It asks for it.
     Asked,
@@ -197,8 +222,8 @@ pub struct JobControl {
     pub stop: CancellationToken,
     /// Ends it now: KILL.
     pub kill: CancellationToken,
-    /// Told by the runner once the job's process, or whatever stands for one, runs: so that a pool which was
-    /// backing off knows that runners start again, without waiting for a long job's end.
+    /// The runner calls this when the job's process, or its equivalent, runs: so that a pool which was backing off
+    /// knows that runners start again, without waiting for a long job's end.
     pub started: OnStart,
     /// What the standard output of a job is, for kinds whose jobs have one of their own.
     pub output: OutputUse,
@@ -214,7 +239,7 @@ impl OnStart {
         Self(Some(action))
     }
 
-    /// Says that the job has started. Cheap, and harmless when said twice.
+    /// Reports that the job has started. Cheap, and harmless if called twice.
     pub fn notify(&self) {
         if let Some(action) = &self.0 {
             action();

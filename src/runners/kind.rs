@@ -50,6 +50,11 @@ pub(crate) trait KindSettings: Comparable + fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether its processes consume the queue themselves, as in [`RunnerManager::consumes`].
+    fn consumes(&self) -> bool {
+        false
+    }
+
     /// Whether its runners give answers by themselves, as in [`RunnerManager::answers`].
     fn answers(&self) -> bool {
         false
@@ -136,6 +141,11 @@ impl RunnerSettings {
     /// Whether its processes serve one job after another.
     pub fn stays(&self) -> bool {
         self.0.stays()
+    }
+
+    /// Whether its processes consume the queue themselves.
+    pub fn consumes(&self) -> bool {
+        self.0.consumes()
     }
 
     /// The external dependency of its jobs, if it has one that can be checked.

@@ -20,6 +20,7 @@ mod kind;
 )]
 pub mod process;
 
+pub mod consumer;
 pub mod container;
 pub mod exec;
 pub mod warm;
@@ -28,11 +29,12 @@ pub mod warm;
 mod tests;
 
 pub(crate) use self::kind::RunnerKind;
-pub use self::{container::ContainerSettings, warm::WarmSettings};
+pub use self::{consumer::ConsumerSettings, container::ContainerSettings, warm::WarmSettings};
 pub use self::{
     kind::{Dependency, RunnerSettings},
     process::ExecSettings,
 };
 
 /// All kinds that a configuration file can name, in the order in which texts name them. The first is the default.
-pub(crate) static KINDS: [&RunnerKind; 3] = [&exec::KIND, &warm::KIND, &container::KIND];
+pub(crate) static KINDS: [&RunnerKind; 4] =
+    [&exec::KIND, &warm::KIND, &container::KIND, &consumer::KIND];

@@ -1,4 +1,5 @@
-// Makes the pictures of docs/dashboard.md: three pools on a real broker, a tide of some minutes, a light and a dark page.
+// Makes the pictures of docs/dashboard.md: three pools on a real broker, two bursts of jobs within some minutes, a
+// light and a dark page.
 
 import { mkdirSync, statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -29,7 +30,7 @@ mkdirSync(folder, { recursive: true });
 const daemon = await startDaemon({ pools });
 const browser = await launch();
 try {
-  // Behind the page, so that it sees all of the tide.
+  // After the pages are open, so that they show both bursts from the beginning.
   const pages = [];
   for (const colorScheme of ["light", "dark"]) {
     const page = await open(browser, daemon, { pool: "thumbnails", viewport: { width: 1360, height: 1000 }, colorScheme });
@@ -38,7 +39,7 @@ try {
   }
   const end = Date.now() + MINUTES * 60_000;
   for (let n = 0; Date.now() < end; n += 1) {
-    // Two tides, with a lull in between.
+    // Two bursts, with a quiet time between them.
     const height = Math.max(0, Math.sin(((n % 55) / 55) * Math.PI * 2));
     const files = (count, name) => Array.from({ length: count }, (_, k) => ({ body: `${name}-${n}${k % 10}${(n * k) % 8}.png\n`.replace(".png", k % 9 ? ".png" : "7"), id: `${name}-${n}-${k}` }));
     await publish(queues.thumbnails, files(Math.round(height * 45), "photo"));

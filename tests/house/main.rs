@@ -1,15 +1,18 @@
-//! What holds the house up: what each crate may depend on, and which file may name which.
+//! Tests of the repository's structure: the dependencies of each crate, and the imports of each file.
 //!
 //! A wrong dependency fails here before it makes anyone's build slower.
 
+mod components;
+mod errors;
 mod imports;
+mod pages;
 mod security;
 mod source;
 mod supply;
 
 use std::{collections::BTreeSet, process::Command};
 
-/// What `cargo tree` prints with these arguments, without indentation.
+/// The output of `cargo tree` with these arguments, without indentation.
 fn cargo_tree(args: &[&str]) -> String {
     let cargo = std::env::var("CARGO").expect("cargo sets it for tests");
     let tree = Command::new(cargo)
@@ -85,17 +88,17 @@ fn the_core_needs_no_runtime_no_client_and_no_clock_of_its_own() {
         "thiserror-impl",
         "unicode-ident",
     ];
-    let strangers: Vec<_> = needs("tidegate-core", "")
+    let unexpected: Vec<_> = needs("tidegate-core", "")
         .into_iter()
         .filter(|name| !allowed.contains(&name.as_str()))
         .collect();
-    assert!(strangers.is_empty(), "{strangers:?}");
+    assert!(unexpected.is_empty(), "{unexpected:?}");
 }
 
 #[test]
 fn the_simulator_needs_no_runtime_no_broker_and_no_command_line() {
     let needs = needs("tidegate-sim", "");
-    for strangers in [
+    for unwanted in [
         "tokio",
         "lapin",
         "tidegate",
@@ -103,7 +106,7 @@ fn the_simulator_needs_no_runtime_no_broker_and_no_command_line() {
         "plotters",
         "getrandom",
     ] {
-        assert!(!needs.contains(strangers), "{strangers}");
+        assert!(!needs.contains(unwanted), "{unwanted}");
     }
     assert!(needs.contains("tidegate-core"), "{needs:?}");
 }

@@ -1,8 +1,8 @@
 //! The source of a crate as a graph: which file names what of which other file.
 //!
-//! Reads tokens, not types: a path that begins with `crate`, `self` or `super`, in a `use` or in the middle of the code, is
-//! followed through re-exports to the file that has the thing itself. Code of tests is left out, and so is what a method
-//! call or a type inferred would need to be known.
+//! Reads tokens, not types: a path that begins with `crate`, `self` or `super`, with a module below this one, or with a name
+//! that a `use` brought in, is followed through re-exports to the file that has the thing itself. It may be in a `use` or in
+//! the middle of the code. Code of tests is left out, and so is what a method call or a type inferred would need to be known.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +28,8 @@ struct Module {
     imports: BTreeMap<String, Segments>,
     /// Every path of this crate that is named, in a `use` or elsewhere, but for re-exports.
     paths: BTreeSet<Segments>,
+    /// Paths in the code that begin with any other name. Where that is a module, they become `paths`.
+    relative: BTreeSet<Segments>,
     /// The paths of other crates, in a `use` alone, with the names that they have here and whether they are re-exports.
     foreign: BTreeMap<Segments, (String, bool)>,
 }
@@ -36,14 +38,11 @@ impl Crate {
     /// Reads all files below `src`, which is relative to the workspace's root.
     pub(crate) fn read(src: &str) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut files = Vec::new();
-        collect(&root.join(src), &mut files);
         let mut modules = BTreeMap::new();
-        for path in files {
-            let below = path.strip_prefix(root.join(src)).expect("it is below");
-            let text = fs::read_to_string(&path).expect("a source file");
-            let file = format!("{src}/{}", below.display());
-            modules.extend(Module::read(below, file, &text));
+        for path in files(src) {
+            let below = path.strip_prefix(src).expect("it is below");
+            let text = fs::read_to_string(root.join(&path)).expect("a source file");
+            modules.extend(Module::read(below, path.display().to_string(), &text));
         }
         assert!(!modules.is_empty(), "no source in {src}");
         Self::whole(modules)
@@ -62,16 +61,24 @@ impl Crate {
         for (here, module) in &mut modules {
             // A path that begins with a module of this one's.
             let own = |path: &Segments| names.contains(&[here.as_slice(), &path[..1]].concat());
-            let (own, foreign) = std::mem::take(&mut module.foreign)
+            let (below, foreign) = std::mem::take(&mut module.foreign)
                 .into_iter()
                 .partition(|(path, _)| own(path));
             module.foreign = foreign;
-            for (path, (name, is_reexport)) in own {
+            for (path, (name, is_reexport)) in below {
                 let path = [here.as_slice(), &path].concat();
                 if !is_reexport {
                     module.paths.insert(path.clone());
                 }
                 module.imports.insert(name, path);
+            }
+            for path in std::mem::take(&mut module.relative) {
+                if own(&path) {
+                    module.paths.insert([here.as_slice(), &path].concat());
+                } else if let Some(import) = module.imports.get(&path[0]) {
+                    let whole = [import.as_slice(), &path[1..]].concat();
+                    module.paths.insert(whole);
+                }
             }
         }
         Self { modules }
@@ -113,9 +120,22 @@ impl Crate {
                 let whole = [import.as_slice(), &rest[1..]].concat();
                 self.home_of(&whole, followed + 1)
             }
+            // What a module offers of another crate is that crate's.
+            None if module.offers_foreign(name) => None,
             None => Some(&module.file),
         }
     }
+}
+
+/// The files of Rust below a folder. Both are relative to the workspace's root.
+pub(crate) fn files(folder: &str) -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    collect(&root.join(folder), &mut files);
+    for file in &mut files {
+        *file = file.strip_prefix(root).expect("it is below").to_owned();
+    }
+    files
 }
 
 fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
@@ -129,7 +149,7 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The module of a file; `None` for tests.
+/// The module of a file; `None` for tests, and for a program beside its library, which is a crate of its own.
 fn module_of(file: &Path) -> Option<Segments> {
     let mut segments: Segments = file
         .with_extension("")
@@ -139,13 +159,23 @@ fn module_of(file: &Path) -> Option<Segments> {
     if segments.iter().any(|part| part == "tests") {
         return None;
     }
-    if ["mod", "lib", "main"].contains(&segments.last()?.as_str()) {
-        segments.pop();
+    match segments.last()?.as_str() {
+        "main" => return None,
+        "mod" | "lib" => {
+            segments.pop();
+        }
+        _ => {}
     }
     Some(segments)
 }
 
 impl Module {
+    /// Whether a re-export of this name comes from another crate.
+    fn offers_foreign(&self, name: &str) -> bool {
+        let mut foreign = self.foreign.values();
+        foreign.any(|(own, is_reexport)| *is_reexport && own == name)
+    }
+
     fn read(below: &Path, file: String, text: &str) -> Option<(Segments, Self)> {
         let segments = module_of(below)?;
         let tokens: TokenStream = text.parse().expect("it is Rust");
@@ -153,6 +183,7 @@ impl Module {
             file,
             imports: BTreeMap::new(),
             paths: BTreeSet::new(),
+            relative: BTreeSet::new(),
             foreign: BTreeMap::new(),
         };
         module.walk(tokens, &segments);
@@ -189,11 +220,12 @@ impl Module {
                         at += 2;
                     }
                 }
-                TokenTree::Ident(word)
-                    if is_root(&word.to_string()) && is_path_sep(&tokens, at + 1) =>
-                {
+                TokenTree::Ident(word) if is_path_sep(&tokens, at + 1) => {
                     let (path, next) = take_path(&tokens, at);
-                    self.paths.extend(resolve(&path, here));
+                    match is_root(&word.to_string()) {
+                        true => self.paths.extend(resolve(&path, here)),
+                        false => drop(self.relative.insert(path)),
+                    }
                     at = next;
                     continue;
                 }
@@ -269,7 +301,7 @@ fn resolve(path: &[String], here: &[String]) -> Option<Segments> {
     Some(base)
 }
 
-/// The path that begins here, and where the tokens go on after it.
+/// The path that begins here, and the index of the first token after it.
 fn take_path(tokens: &[TokenTree], mut at: usize) -> (Segments, usize) {
     let mut path = Vec::new();
     while let Some(TokenTree::Ident(word)) = tokens.get(at) {

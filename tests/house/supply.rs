@@ -1,4 +1,4 @@
-//! What tidegate is built from: the licence and the source of each crate, and no `unsafe` code of our own.
+//! The dependencies of tidegate: the licence and the source of each crate. Also: no `unsafe` code of our own.
 //!
 //! cargo-deny checks more (`deny.toml`), but it is a program of its own. These tests need only cargo.
 
@@ -95,7 +95,7 @@ fn every_crate_has_a_licence_that_is_allowed() {
 }
 
 #[test]
-fn a_licence_is_met_by_what_is_allowed_alone() {
+fn a_licence_expression_is_met_only_by_allowed_licences() {
     let allowed = ["MIT", "ISC", "Apache-2.0"].map(str::to_owned);
     for (expression, is_allowed) in [
         ("MIT", true),

@@ -32,17 +32,17 @@ use tokio::{task, time::timeout};
 use crate::support::broker::{PrivateBroker, settings};
 
 /// Longest wait of a test. A killed broker needs about ten seconds to be back.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    let outcome = timeout(PATIENCE, future).await;
+    let outcome = timeout(TIMEOUT, future).await;
     outcome.unwrap_or_else(|_| panic!("{what} did not come about"))
 }
 
 /// A connected driver.
 async fn connect(url: &str) -> Arc<AmqpDriver> {
     let driver = lazily(&settings(url));
-    driver.until_connected(PATIENCE).await.expect("a broker");
+    driver.until_connected(TIMEOUT).await.expect("a broker");
     driver
 }
 

@@ -1,4 +1,4 @@
-//! What can keep a pool from its work on a real broker, and how the pool reports it: limits of users, permissions,
+//! Problems that stop a pool on a real broker, and how the pool reports them: limits of users, permissions,
 //! other clients' queues, streams.
 
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio::{task, time::Instant};
 
 use crate::support::{
     broker::{PrivateBroker, faulty_broker, settings},
-    watched::{Other, PATIENCE, Watched, number, text},
+    watched::{Other, TIMEOUT, Watched, number, text},
 };
 
 /// A user of this test. Deleted when the guard is dropped.
@@ -81,7 +81,7 @@ async fn a_pool_works_with_the_channels_that_its_user_may_have_and_runs_each_job
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_burst_on_a_limited_user_costs_no_job() {
+async fn a_burst_with_a_user_of_few_channels_loses_no_job() {
     let mut broker = faulty_broker().await;
     let user = User::new(&mut broker, "burst", r#"{"max-channels": 10}"#, ".*");
     let other = Other::declare(&broker.url(), "burst", &[]).await;
@@ -120,7 +120,7 @@ async fn a_refused_connection_is_a_cause() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_may_not_read_is_told() {
+async fn a_pool_whose_user_may_not_read_is_stuck_with_the_cause() {
     let mut broker = faulty_broker().await;
     let user = User::new(&mut broker, "blind", "", "^$");
     let other = Other::declare(&broker.url(), "blind", &[]).await;
@@ -135,7 +135,7 @@ async fn a_user_who_may_not_read_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn someone_elses_exclusive_queue_is_told() {
+async fn an_exclusive_queue_of_another_connection_is_reported() {
     let broker = faulty_broker().await;
     let options = QueueDeclareOptions {
         exclusive: true,
@@ -161,8 +161,8 @@ async fn a_stream_is_never_consumed() {
     let other = Other::declare(&broker.url(), "stream", &arguments).await;
     other.publish(5).await;
     // The broker counts the message a moment later.
-    let patience = Instant::now() + PATIENCE;
-    while other.ready().await == 0 && Instant::now() < patience {
+    let time_limit = Instant::now() + TIMEOUT;
+    while other.ready().await == 0 && Instant::now() < time_limit {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let pool = Watched::start(
@@ -202,10 +202,10 @@ async fn a_quorum_queue_with_a_single_active_consumer_is_worked_off_and_drained(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_says_what_it_is() {
+async fn a_queue_reports_its_type() {
     let broker = faulty_broker().await;
     let driver = AmqpDriver::connect_lazily(&settings(&broker.url())).unwrap();
-    driver.until_connected(PATIENCE).await.unwrap();
+    driver.until_connected(TIMEOUT).await.unwrap();
     let kinds: [(&str, &[(&str, AMQPValue)]); 5] = [
         ("classic", &[]),
         (
@@ -278,11 +278,11 @@ async fn a_queue_says_what_it_is() {
 /// When a channel number is used again, lapin reports the error with which the broker closed the number's last
 /// channel.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_that_stays_missing_uses_no_channels_up_and_takes_no_other_queue_along() {
+async fn a_missing_queue_uses_up_no_channels_and_affects_no_other_queue() {
     let broker = faulty_broker().await;
     let url = format!("{}?channel_max=8", broker.url());
     let driver = AmqpDriver::connect_lazily(&settings(&url)).unwrap();
-    driver.until_connected(PATIENCE).await.unwrap();
+    driver.until_connected(TIMEOUT).await.unwrap();
     let other = Other::declare(&broker.url(), "there", &[]).await;
     let there = QueueName::from(other.queue.as_str());
     let missing = QueueName::from("tidegate-test-never-declared");
@@ -334,10 +334,10 @@ async fn a_pool_behind_someone_elses_single_active_consumer_is_stuck_in_time() {
     pool.stop().await;
 }
 
-/// Where a queue has a single active consumer, RabbitMQ 4 makes the one with the highest priority that. Elsewhere a
+/// If a queue has a single active consumer, RabbitMQ 4 selects the consumer with the highest priority. Elsewhere a
 /// message is ready only while those of higher priority have no room for it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pool_behind_a_consumer_of_higher_priority_is_stuck_where_that_one_takes_all() {
+async fn a_pool_behind_a_consumer_of_higher_priority_is_stuck_if_that_consumer_takes_all() {
     let broker = faulty_broker().await;
     let version = task::block_in_place(|| broker.ctl(&["version"]));
     let arguments = [

@@ -99,7 +99,7 @@ fn shows_examples_in_the_help_of_every_command() {
 }
 
 #[test]
-fn ends_with_2_where_it_is_called_wrongly() {
+fn exits_with_2_for_wrong_usage() {
     for args in [
         &[][..],
         &["fly"],
@@ -122,7 +122,7 @@ fn prints_its_version() {
 }
 
 #[test]
-fn finds_a_good_configuration_good() {
+fn accepts_a_valid_configuration() {
     let dir = with_config(GOOD);
     let ran = run_in(dir.path(), &["check"]);
     assert_eq!(ran.out, "tidegate.toml: ok, 1 pool\n");
@@ -166,7 +166,7 @@ fn finds_a_command_that_does_not_exist() {
 }
 
 #[test]
-fn ends_with_78_where_there_is_no_configuration() {
+fn exits_with_78_if_there_is_no_configuration() {
     for command in ["check", "run"] {
         let ran = run(&[command]);
         assert_eq!(ran.code, Some(78), "{command}");
@@ -207,7 +207,7 @@ fn does_not_run_with_an_invalid_log_filter() {
 }
 
 #[test]
-fn ends_with_69_where_no_supervisor_runs() {
+fn exits_with_69_if_no_supervisor_runs() {
     for args in [&["status"][..], &["explain", "thumbnails"]] {
         let args: Vec<&str> = args
             .iter()
@@ -274,7 +274,7 @@ fn looks_for_the_supervisor_where_the_configuration_says() {
 }
 
 #[test]
-fn is_quiet_when_its_reader_goes_away() {
+fn ends_silently_when_its_reader_goes_away() {
     let dir = TempDir::new().unwrap();
     let mut child = tidegate(dir.path())
         .args(["completions", "zsh"])
@@ -289,7 +289,7 @@ fn is_quiet_when_its_reader_goes_away() {
 }
 
 #[test]
-fn shows_a_tide_without_a_broker_and_says_so_first() {
+fn shows_a_demo_without_a_broker_and_says_so_first() {
     let ran = run(&["demo"]);
     assert_eq!(ran.code, Some(0), "{}\n{}", ran.out, ran.err);
     let first = ran.out.lines().next().unwrap();

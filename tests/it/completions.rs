@@ -9,7 +9,7 @@ use crate::support::daemon::{Daemon, tidegate};
 /// An address without a broker.
 const NOWHERE: &str = "amqp://guest:guest@127.0.0.1:9/%2f";
 
-/// What bash offers at the end of this line.
+/// The completions that bash offers at the end of this line.
 fn offered(dir: &Path, line: &[&str]) -> Vec<String> {
     let program = Path::new(env!("CARGO_BIN_EXE_tidegate"));
     let path = std::env::var("PATH").unwrap_or_default();
@@ -47,7 +47,7 @@ fn bash_offers_the_commands_and_their_options() {
 }
 
 #[test]
-fn bash_offers_the_pools_of_the_configuration_where_no_supervisor_runs() {
+fn bash_offers_the_pools_of_the_configuration_if_no_supervisor_runs() {
     let dir = TempDir::new().unwrap();
     let text = "[pools.mails.runner]\ncommand = [\"true\"]\n[pools.thumbnails.runner]\ncommand = [\"true\"]\n";
     std::fs::write(dir.path().join("other.toml"), text).unwrap();

@@ -62,7 +62,7 @@ fn nobody() -> String {
 }
 
 #[test]
-fn rises_works_and_drains_to_zero() {
+fn starts_workers_finishes_the_jobs_and_drains_to_zero() {
     let queue = Queue::new();
     let daemon = Daemon::start(&broker_url(), &signing(&queue));
     let jobs: BTreeSet<String> = (0..20).map(|n| format!("job-{n}")).collect();
@@ -199,7 +199,7 @@ fn waits_for_a_broker_that_is_not_there_and_says_so_once() {
 }
 
 #[test]
-fn keeps_trying_where_the_password_is_refused_and_never_shows_it() {
+fn keeps_trying_if_the_password_is_refused_and_never_shows_it() {
     let mut url: url::Url = broker_url().parse().unwrap();
     url.set_password(Some("wr0ng-s3cret")).unwrap();
     let daemon = Daemon::start(
@@ -311,7 +311,7 @@ fn takes_a_new_configuration_over_at_a_hangup() {
     daemon.signal(Signal::SIGHUP);
     let warning = daemon.wait_for("a restart", |line| line["level"] == "WARN");
     assert_eq!(warning["key"], "events_file");
-    let took = daemon.wait_for_message("took the configuration over");
+    let took = daemon.wait_for_message("applied the configuration");
     assert_eq!(took["added"], "more");
     assert!(took["changed"].is_null() && took["removed"].is_null());
     second.publish("hello");
@@ -322,7 +322,7 @@ fn takes_a_new_configuration_over_at_a_hangup() {
 
     daemon.configure(&broker_url(), "", &signing(&first));
     daemon.signal(Signal::SIGHUP);
-    let took = daemon.wait_for_message("took the configuration over");
+    let took = daemon.wait_for_message("applied the configuration");
     assert_eq!(took["removed"], "more");
     assert_eq!(daemon.pool("more"), Value::Null);
     // Its counters stay. Gauges that described it while it existed do not.
@@ -347,7 +347,7 @@ fn takes_a_new_configuration_over_at_a_hangup() {
 }
 
 #[test]
-fn refuses_a_bad_configuration_whole_and_stays_as_it_is() {
+fn refuses_a_bad_configuration_whole_and_keeps_the_old_one() {
     let queue = Queue::new();
     let daemon = Daemon::start(&broker_url(), &signing(&queue));
     let bad = format!(
@@ -411,7 +411,7 @@ fn writes_metric_events_to_its_file_and_follows_a_rotation() {
 
     fs::rename(&file, &old).unwrap();
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_message("took the configuration over");
+    daemon.wait_for_message("applied the configuration");
     queue.publish("two");
     poll(|| stopped(&file, "two")).expect("the event in the new file");
     assert_eq!(stopped(&old, "two"), None);
@@ -438,7 +438,7 @@ fn waits_for_the_end_of_a_supervisor_that_is_ending() {
     let state = dir.path().join("state");
     let first = InstanceLock::take(&state).unwrap();
     let mut daemon = Daemon::start_soon(dir, &broker_url(), &signing(&queue));
-    daemon.wait_for_message("another supervisor is here: waiting for its end");
+    daemon.wait_for_message("another supervisor is running: waiting until it ends");
     drop(first);
     daemon.wait_until_started();
     queue.publish("one");
@@ -446,7 +446,7 @@ fn waits_for_the_end_of_a_supervisor_that_is_ending() {
 }
 
 #[test]
-fn starts_again_where_an_earlier_one_was_killed() {
+fn starts_again_after_an_earlier_daemon_was_killed() {
     let queue = Queue::new();
     let daemon = Daemon::start(&broker_url(), &signing(&queue));
     daemon.signal(Signal::SIGKILL);
@@ -548,7 +548,7 @@ fn deletes_the_demos_queue_when_interrupted() {
 }
 
 #[test]
-fn wants_the_token_of_whoever_could_come_from_another_machine() {
+fn requires_the_token_of_clients_that_may_be_on_another_machine() {
     let queue = Queue::new();
     let head = "http.listen = \"0.0.0.0:0\"\nhttp.token_file = \"token\"";
     let daemon = Daemon::start_with_files(

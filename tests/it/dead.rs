@@ -27,7 +27,7 @@ use crate::support::{
     watched::{number, text},
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A pool's queue, its dead letters, and a configuration that names them.
 struct Rig {
@@ -173,7 +173,7 @@ impl Rig {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(PATIENCE, reached)
+        timeout(TIMEOUT, reached)
             .await
             .unwrap_or_else(|_| panic!("{queue} never held what it ought to"));
     }
@@ -210,7 +210,7 @@ async fn lists_dead_letters_and_leaves_them_as_they_were() {
     assert!(lines[0].starts_with("ID  DIED "), "{}", ran.out);
     assert!(
         lines[1]
-            .starts_with("a   2026-01-02 03:04:05Z         5  attempts  3     15 B  exit code 3")
+            .starts_with("a   2026-01-02T03:04:05Z         5  attempts  3     15 B  exit code 3")
     );
 
     let ran = rig.run(&["list", "p", "--format", "json"]);
@@ -235,7 +235,7 @@ async fn lists_dead_letters_and_leaves_them_as_they_were() {
 }
 
 /// The broker answers the close of a channel before it has put back what was fetched on it.
-async fn letters_are_back_after_each_look(kind: &str) {
+async fn letters_are_back_in_the_queue_after_each_browse(kind: &str) {
     let rig = Rig::with_dead(&[("x-queue-type", text(kind))]).await;
     let dead = rig.dead();
     for n in 0..60 {
@@ -252,17 +252,17 @@ async fn letters_are_back_after_each_look(kind: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn letters_of_a_classic_queue_are_back_when_a_look_has_ended() {
-    letters_are_back_after_each_look("classic").await;
+async fn letters_of_a_classic_queue_are_back_when_browsing_has_ended() {
+    letters_are_back_in_the_queue_after_each_browse("classic").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn letters_of_a_quorum_queue_are_back_when_a_look_has_ended() {
-    letters_are_back_after_each_look("quorum").await;
+async fn letters_of_a_quorum_queue_are_back_when_browsing_has_ended() {
+    letters_are_back_in_the_queue_after_each_browse("quorum").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_for_dead_letters_that_loses_some_by_itself_is_warned_of_once() {
+async fn a_dead_letter_queue_that_may_drop_messages_is_a_warning_and_only_once() {
     let limit = [
         ("x-max-length", number(1)),
         ("x-overflow", text("drop-head")),
@@ -295,7 +295,7 @@ async fn a_queue_for_dead_letters_that_loses_some_by_itself_is_warned_of_once() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tells_how_a_job_ended_that_refused_itself_or_asked_for_later_at_last() {
+async fn shows_how_a_job_ended_that_was_rejected_or_asked_for_its_last_retry() {
     let rig = Rig::new().await;
     let daemon = Daemon::start(
         &broker_url(),
@@ -506,8 +506,9 @@ async fn deletes_one_some_and_all() {
     }
     let ran = rig.run(&["purge", "p", "b", "nobody"]);
     assert_eq!(ran.code, Some(1), "{}", ran.err);
-    let said =
-        format!("deleted 1 of 4 dead letters of {dead}\nerror: failed to find in {dead}: nobody\n");
+    let said = format!(
+        "deleted 1 of 4 dead letters of {dead}\nerror: failed to find a dead letter with the id nobody in {dead}\n"
+    );
     assert!(ran.err.starts_with(&said), "{}", ran.err);
     let ran = rig.run(&["purge", "p", "--limit", "1"]);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
@@ -515,10 +516,10 @@ async fn deletes_one_some_and_all() {
         serde_json::from_str(&rig.run(&["list", "p", "--format", "json"]).out).unwrap();
     let ids: Vec<&str> = letters.iter().map(|l| l["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["c", "d"]);
-    // Without a terminal there is nobody to ask.
+    // Without a terminal nothing can be asked.
     let ran = rig.run(&["purge", "p"]);
     let said = format!(
-        "error: failed to delete 2 dead letters of {dead} for good: there is no terminal to ask at\nhint: --yes"
+        "error: failed to delete 2 dead letters of {dead} permanently: there is no terminal for a confirmation\nhint: --yes"
     );
     assert_eq!(ran.code, Some(2), "{}", ran.err);
     assert!(ran.err.starts_with(&said), "{}", ran.err);
@@ -530,7 +531,7 @@ async fn deletes_one_some_and_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn shows_a_letter_whole_and_leaves_it_as_it_was() {
+async fn shows_a_whole_letter_and_does_not_change_it() {
     let rig = Rig::new().await;
     for id in ["a", "b", "a"] {
         rig.bury(id, "attempts").await;
@@ -546,7 +547,7 @@ async fn shows_a_letter_whole_and_leaves_it_as_it_was() {
     }
     let ran = rig.run(&["show", "p", "a", "nobody", "--format", "json"]);
     assert_eq!(ran.code, Some(1), "{}", ran.err);
-    assert!(ran.err.contains("nobody\n"), "{}", ran.err);
+    assert!(ran.err.contains("the id nobody in "), "{}", ran.err);
     let letters = serde_json::Deserializer::from_str(&ran.out).into_iter::<Value>();
     let letters: Vec<Value> = letters.map(Result::unwrap).collect();
     assert_eq!(letters.len(), 2, "{}", ran.out);
@@ -623,7 +624,7 @@ async fn shows_and_puts_back_the_letters_of_the_broker_and_of_strangers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_that_is_not_there_is_empty_unless_it_was_named() {
+async fn a_missing_queue_counts_as_empty_unless_it_was_named() {
     let rig = Rig::new().await;
     let dead = rig.dead();
     let options = lapin::options::QueueDeleteOptions::default();

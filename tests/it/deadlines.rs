@@ -49,13 +49,13 @@ async fn given_back(runners: impl RunnerManager) -> Duration {
 }
 
 async fn until(supervisor: &Supervisor, looks: impl Fn(&PoolStatus) -> bool) -> PoolStatus {
-    let patience = Instant::now() + Duration::from_secs(60);
+    let time_limit = Instant::now() + Duration::from_secs(60);
     loop {
         let status = supervisor.pool(&QUEUE.into()).unwrap();
         if looks(&status) {
             return status;
         }
-        assert!(Instant::now() < patience, "{status:#?}");
+        assert!(Instant::now() < time_limit, "{status:#?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

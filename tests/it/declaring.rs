@@ -132,7 +132,7 @@ async fn a_queue_of_another_type_is_used_and_reported_everywhere() {
     let (code, out, err) = daemon.run(&["check", "--broker"]);
     assert_eq!(code, Some(78), "{out}{err}");
     assert!(
-        out.contains("is there in another way than the pool declares it"),
+        out.contains("exists with other arguments than the pool declares"),
         "{out}"
     );
 }

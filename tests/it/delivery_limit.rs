@@ -85,17 +85,17 @@ fn survives_a_fault(limit: u32) {
 }
 
 #[test]
-fn a_fault_costs_no_message_where_the_limit_is_two() {
+fn a_fault_loses_no_message_with_a_delivery_limit_of_two() {
     survives_a_fault(2);
 }
 
 #[test]
-fn a_fault_costs_no_message_where_the_limit_is_three() {
+fn a_fault_loses_no_message_with_a_delivery_limit_of_three() {
     survives_a_fault(3);
 }
 
 #[test]
-fn no_signal_uses_a_limit_of_two_up() {
+fn no_signal_uses_up_a_delivery_limit_of_two() {
     let queue = limited(2);
     for n in 0..4 {
         queue.publish(&format!("job {n}"));
@@ -135,7 +135,7 @@ fn no_signal_uses_a_limit_of_two_up() {
 
 /// A job that kills the daemon, as the kernel does when memory runs out, and jobs that take longer than the daemon
 /// lives.
-fn outlives_what_kills_the_daemon(limit: u32) {
+fn outlives_a_killed_daemon(limit: u32) {
     const OTHERS: usize = 3;
     let queue = limited(limit);
     queue.declare_beside(".dead");
@@ -212,18 +212,18 @@ fn outlives_what_kills_the_daemon(limit: u32) {
 }
 
 #[test]
-fn what_kills_the_daemon_is_dead_lettered_where_the_limit_is_two() {
-    outlives_what_kills_the_daemon(2);
+fn a_message_that_kills_the_daemon_is_dead_lettered_with_a_limit_of_two() {
+    outlives_a_killed_daemon(2);
 }
 
 #[test]
-fn what_kills_the_daemon_is_dead_lettered_where_the_limit_is_three() {
-    outlives_what_kills_the_daemon(3);
+fn a_message_that_kills_the_daemon_is_dead_lettered_with_a_limit_of_three() {
+    outlives_a_killed_daemon(3);
 }
 
 #[test]
-fn what_kills_the_daemon_is_dead_lettered_where_the_limit_is_twenty() {
-    outlives_what_kills_the_daemon(20);
+fn a_message_that_kills_the_daemon_is_dead_lettered_with_a_limit_of_twenty() {
+    outlives_a_killed_daemon(20);
 }
 
 /// Twenty workers: busy ones with room for more, and idle ones.
@@ -238,9 +238,9 @@ fn many_workers(queue: &Queue, workers: u32, prefetch: u32, script: &str) -> Str
     )
 }
 
-fn queue_that_gives_up(limit: u32) -> Queue {
+fn queue_with_delivery_limit(limit: u32) -> Queue {
     let queue = Queue::undeclared();
-    queue.declare_giving_up(limit);
+    queue.declare_with_delivery_limit(limit);
     for n in 0..MESSAGES {
         queue.publish(&format!("job-{n}"));
     }
@@ -265,7 +265,7 @@ fn supervisor(daemon: &Daemon) -> Pid {
 
 /// Kills the daemon again and again while jobs run beside idle workers.
 fn survives_kills(limit: u32) {
-    let queue = queue_that_gives_up(limit);
+    let queue = queue_with_delivery_limit(limit);
     let endless = many_workers(&queue, 20, 2, "exec sleep 600");
     for _ in 0..3 {
         let daemon = Daemon::start(&broker_url(), &endless);
@@ -289,21 +289,21 @@ fn survives_kills(limit: u32) {
 }
 
 #[test]
-fn a_killed_daemon_costs_no_message_where_the_limit_is_one() {
+fn a_killed_daemon_loses_no_message_with_a_delivery_limit_of_one() {
     survives_kills(1);
 }
 
 #[test]
-fn a_killed_daemon_costs_no_message_where_the_limit_is_two() {
+fn a_killed_daemon_loses_no_message_with_a_delivery_limit_of_two() {
     survives_kills(2);
 }
 
 #[test]
-fn a_killed_daemon_costs_no_message_where_the_limit_is_three() {
+fn a_killed_daemon_loses_no_message_with_a_delivery_limit_of_three() {
     survives_kills(3);
 }
 
-/// A way to the broker that can be cut.
+/// A proxy to the broker that can be cut.
 struct Relay {
     url: String,
     streams: Arc<Mutex<Vec<TcpStream>>>,
@@ -347,7 +347,7 @@ impl Relay {
 
 /// Cuts all connections again and again while jobs run. What ran on one that is lost runs again.
 fn survives_cuts(limit: u32) {
-    let queue = queue_that_gives_up(limit);
+    let queue = queue_with_delivery_limit(limit);
     let dir = TempDir::new().unwrap();
     let (gate, ran) = (dir.path().join("gate"), dir.path().join("ran"));
     let script = format!(
@@ -387,17 +387,17 @@ fn survives_cuts(limit: u32) {
 }
 
 #[test]
-fn cut_connections_cost_no_message_where_the_limit_is_one() {
+fn cut_connections_lose_no_message_with_a_delivery_limit_of_one() {
     survives_cuts(1);
 }
 
 #[test]
-fn cut_connections_cost_no_message_where_the_limit_is_two() {
+fn cut_connections_lose_no_message_with_a_delivery_limit_of_two() {
     survives_cuts(2);
 }
 
 #[test]
-fn looking_at_dead_letters_does_not_use_their_limit_up() {
+fn browsing_dead_letters_does_not_use_up_their_delivery_limit() {
     let queue = limited(2);
     queue.declare_limited(".dead", 2);
     for id in ["a", "b"] {

@@ -1,5 +1,5 @@
-//! What `deploy/` has for Prometheus and Grafana, held against the metrics that the code declares, and what the image is
-//! built from.
+//! The files of `deploy/` for Prometheus and Grafana use only metrics that the code declares, and the image is built
+//! from every crate.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
@@ -15,7 +15,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Every word of a text that looks like the name of a metric of ours.
+/// Every word of a text that looks like the name of a metric of tidegate.
 fn metrics(text: &str) -> BTreeSet<String> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.split(|c| !is_word(c))
@@ -24,13 +24,13 @@ fn metrics(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The names that the code gives its metrics. They are constants, each a whole literal.
+/// The names of the metrics that the code declares. Each is a constant with a string literal.
 fn declared() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for source in [
         "src/run/metrics.rs",
         "crates/daemon/src/reloads.rs",
-        "crates/daemon/src/telemetry/prometheus.rs",
+        "crates/daemon/src/telemetry/prometheus/mod.rs",
     ] {
         let text = read(source);
         let constants = text
@@ -42,7 +42,7 @@ fn declared() -> BTreeSet<String> {
     names
 }
 
-/// Those of a text that the code does not have. A histogram is exported as several series.
+/// The metrics in a text that the code does not declare. A histogram is exported as several series.
 fn unknown(text: &str) -> Vec<String> {
     let declared = declared();
     let base = |name: &String| -> String {
@@ -60,14 +60,14 @@ fn unknown(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_alert_is_about_metrics_that_there_are() {
+fn every_alert_uses_only_existing_metrics() {
     for file in ["alerts.yml", "alerts_test.yml"] {
         let text = read(&format!("deploy/prometheus/{file}"));
         assert_eq!(unknown(&text), Vec::<String>::new(), "{file}");
     }
 }
 
-/// The image builds the dependencies first, from the manifests alone. One that is missing there ends the build.
+/// The image builds the dependencies first, from the manifests alone. A missing manifest makes the build fail.
 #[test]
 fn the_image_is_built_with_the_manifest_of_every_crate() {
     let image = read("Dockerfile");
@@ -84,7 +84,7 @@ fn the_image_is_built_with_the_manifest_of_every_crate() {
 }
 
 #[test]
-fn the_dashboard_shows_metrics_that_there_are() {
+fn the_dashboard_uses_only_existing_metrics() {
     let text = read("deploy/grafana/dashboards/tidegate.json");
     let dashboard: Value = serde_json::from_str(&text).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();

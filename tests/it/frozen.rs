@@ -65,7 +65,7 @@ async fn ends(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quit_does_not_wait_for_a_frozen_broker() {
+async fn quit_does_not_wait_for_a_frozen_broker() {
     let mut broker = faulty_broker().await;
     let code = ends(&mut broker, Signal::SIGQUIT, "10m", Duration::from_secs(5)).await;
     assert_eq!(code, Some(75));

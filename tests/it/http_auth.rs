@@ -1,4 +1,4 @@
-//! Who may ask over TCP, and how much: tokens, hosts, browsers, sizes.
+//! Access over TCP, and its limits: tokens, hosts, browsers, sizes.
 
 use crate::support::{
     broker::broker_url,
@@ -58,7 +58,7 @@ fn without_a_configured_token_nobody_changes_anything_over_tcp() {
 }
 
 #[test]
-fn a_change_wants_the_token_and_a_wrong_one_is_refused() {
+fn a_change_needs_the_token_and_a_wrong_token_is_refused() {
     let (daemon, _queue) = start("http.token_file = \"token\"\nhttp.read_token_file = \"read\"");
     let wrong = ("Authorization", "Bearer s3cre");
     for shown in [&[HOST][..], &[HOST, wrong]] {
@@ -78,7 +78,7 @@ fn a_change_wants_the_token_and_a_wrong_one_is_refused() {
 }
 
 #[test]
-fn the_read_token_reads_where_other_machines_come_in() {
+fn the_read_token_allows_reading_on_an_address_that_other_machines_reach() {
     let (daemon, _queue) = start("http.listen = \"0.0.0.0:0\"\nhttp.read_token_file = \"read\"");
     let host = ("Host", "127.0.0.1");
     assert_eq!(daemon.get_with("/api/v1/pools", &[host]).0, 401);

@@ -21,7 +21,7 @@ use crate::support::{
     queue::Queue,
 };
 
-/// What a command came to.
+/// The result of a command.
 struct Ran {
     code: Option<i32>,
     out: String,
@@ -117,12 +117,12 @@ fn a_load_is_confirmed_counted_and_in_the_queue() {
         panic!("{first:?}");
     };
     assert!(sent_at > 1_700_000_000_000, "{sent_at}");
-    // Nobody is asked for an answer.
+    // No answer is requested.
     assert!(first.properties.reply_to().is_none());
 }
 
 #[test]
-fn a_load_by_a_rate_takes_its_time_and_no_more() {
+fn a_load_with_a_rate_takes_the_time_that_the_rate_gives() {
     let queue = Queue::new();
     let args = ["--duration", "2s", "--rate", "100", "--shape", "burst"];
     let report = load(queue.name(), &args).report();
@@ -158,10 +158,10 @@ fn at_a_terminal_a_bar_shows_how_far_it_is() {
             .stdout(Stdio::piped())
             .stderr(terminal.slave);
         let mut child = command.spawn().unwrap();
-        // It has an end of the terminal too.
+        // This process has an end of the terminal open too.
         drop(command);
         let mut shown = Vec::new();
-        // A terminal that nobody has open any more ends with an error.
+        // Writing to a terminal that is no longer open ends with an error.
         let _ = File::from(terminal.master).read_to_end(&mut shown);
         assert!(child.wait().unwrap().success());
         let shown = String::from_utf8_lossy(&shown);
@@ -219,6 +219,26 @@ fn every_message_of_a_verified_load_is_answered_by_its_pool() {
 }
 
 #[test]
+fn a_picture_without_a_supervisor_has_no_workers_and_that_is_told_before_the_load() {
+    let queue = Queue::new();
+    let dir = TempDir::new().unwrap();
+    let plot = dir.path().join("tide.svg");
+    let plot = plot.to_str().unwrap();
+    let socket = ["--socket", "nowhere.sock"];
+    let args = [&["--count", "3", "--plot", plot][..], &socket[..]].concat();
+    let ran = load_in(dir.path(), queue.name(), &args);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let warning =
+        "the picture will have no workers: failed to reach the supervisor at nowhere.sock";
+    assert!(ran.err.contains(warning), "{}", ran.err);
+    // A supervisor that has nothing to do with the queue.
+    let other = answering(&Queue::new());
+    let ran = load_in(other.dir(), queue.name(), &["--count", "3", "--plot", plot]);
+    let warning = format!("no pool of the supervisor works on {}", queue.name());
+    assert!(ran.err.contains(&warning), "{}", ran.err);
+}
+
+#[test]
 fn messages_that_nobody_answers_are_lost() {
     let queue = Queue::new();
     let args = ["--count", "5", "--verify", "--patience", "1s"];
@@ -245,7 +265,7 @@ fn a_load_that_is_interrupted_ends_with_its_report() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    poll(|| (queue.ready("") > 10).then_some(())).expect("a load on its way");
+    poll(|| (queue.ready("") > 10).then_some(())).expect("a load in progress");
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
     signal::kill(pid, Signal::SIGINT).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -257,7 +277,7 @@ fn a_load_that_is_interrupted_ends_with_its_report() {
 }
 
 #[test]
-fn a_broker_that_is_lost_half_way_ends_the_load_with_its_report() {
+fn a_broker_that_is_lost_during_the_load_ends_it_with_its_report() {
     let queue = Queue::new();
     let way = Way::to_broker();
     let dir = TempDir::new().unwrap();
@@ -269,7 +289,7 @@ fn a_broker_that_is_lost_half_way_ends_the_load_with_its_report() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    poll(|| (queue.ready("") > 10).then_some(())).expect("a load on its way");
+    poll(|| (queue.ready("") > 10).then_some(())).expect("a load in progress");
     way.cut();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -281,11 +301,14 @@ fn a_broker_that_is_lost_half_way_ends_the_load_with_its_report() {
         "{report}"
     );
     let err = String::from_utf8(output.stderr).unwrap();
-    assert!(err.contains("the broker is lost"), "{err}");
+    assert!(
+        err.contains("the connection to the broker was lost"),
+        "{err}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_takes_nothing_ends_the_load_once_its_patience_is_over() {
+async fn a_broker_that_confirms_nothing_ends_the_load_after_a_timeout() {
     let broker = faulty_broker().await;
     let url = broker.url();
     broker.set_alarm(true);
@@ -305,7 +328,7 @@ async fn a_broker_that_takes_nothing_ends_the_load_once_its_patience_is_over() {
 }
 
 #[test]
-fn what_cannot_be_meant_ends_it_with_2_and_no_broker_with_69() {
+fn contradictory_arguments_exit_with_2_and_a_missing_broker_with_69() {
     let dir = TempDir::new().unwrap();
     std::fs::write(dir.path().join("bad.csv"), "time,arrivals\nnoon,1\n").unwrap();
     let run = |url: &str, args: &[&str]| {
@@ -372,7 +395,7 @@ fn a_message_is_published_from_a_file_or_standard_input() {
 }
 
 #[test]
-fn a_message_to_a_queue_that_is_not_there_is_an_error() {
+fn publishing_to_a_missing_queue_is_an_error() {
     let dir = TempDir::new().unwrap();
     let mut command = at(dir.path(), &broker_url());
     command.args(["publish", "tidegate-test-nowhere", "/etc/hostname"]);
@@ -383,7 +406,7 @@ fn a_message_to_a_queue_that_is_not_there_is_an_error() {
 }
 
 #[test]
-fn a_first_configuration_is_good_and_replaces_none() {
+fn the_first_configuration_counts_as_loaded_and_replaces_no_other() {
     let dir = TempDir::new().unwrap();
     let run = |args: &[&str]| {
         let mut command = tidegate(dir.path());
@@ -405,6 +428,10 @@ fn a_first_configuration_is_good_and_replaces_none() {
     let ran = run(&["check"]);
     assert_eq!(ran.out, "tidegate.toml: ok, 1 pool\n", "{}", ran.err);
     let written = std::fs::read(dir.path().join("tidegate.toml")).unwrap();
+    // The schema that its first line names is what `check --schema` prints.
+    assert!(written.starts_with(b"#:schema ./tidegate.schema.json\n"));
+    let schema = std::fs::read_to_string(dir.path().join("tidegate.schema.json")).unwrap();
+    assert_eq!(schema, run(&["check", "--schema"]).out);
 
     let again = run(&init);
     assert_eq!(again.code, Some(1));
@@ -426,10 +453,10 @@ fn a_first_configuration_is_good_and_replaces_none() {
     assert_eq!(run(&["check", "-c", "other.toml"]).code, Some(78));
 }
 
-/// A way to the broker that can be cut.
+/// A proxy to the broker that can be cut.
 struct Way {
     url: String,
-    /// Both ends of each connection. Written by the way's own thread.
+    /// Both ends of each connection. Written by the proxy's thread.
     streams: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -497,7 +524,7 @@ fn the_broker_of_the_configuration_comes_before_the_one_of_the_environment() {
         assert_eq!(ran.code, Some(69), "{}", ran.err);
         assert!(ran.err.contains("127.0.0.1:1/"), "{}", ran.err);
 
-        // A file that names no broker leaves it to the variable.
+        // If the file names no broker, the variable is used.
         let bare = "[pools.p.runner]\ncommand = [\"true\"]\n";
         std::fs::write(dir.path().join("bare.toml"), bare).unwrap();
         let mut ran = at(dir.path(), "amqp://a:b@127.0.0.1:2/%2f");

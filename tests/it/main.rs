@@ -2,7 +2,7 @@
 //! machine are in `tests/machine`.
 //!
 //! One binary, because it links once and its tests share private brokers (`support::broker`).
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue ends there")]
 #![allow(
     clippy::duplicate_mod,
     reason = "the tests of settlement run on queues of both kinds"

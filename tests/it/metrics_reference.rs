@@ -87,7 +87,7 @@ fn every_metric_of_a_daemon_is_on_the_page_and_every_one_of_the_page_is_a_daemon
     for (name, _) in sections {
         assert!(
             seen.contains(name) || LATE.contains(&name),
-            "{name} is no daemon's"
+            "{name} is not a metric of a daemon"
         );
     }
 }

@@ -27,7 +27,7 @@ use crate::support::{
     raw::{List, Raw, nested},
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Two pools on queues of their own with one driver: `test`, and a neighbour whose jobs end when the test allows it.
 struct Rig {
@@ -134,7 +134,7 @@ impl Rig {
         };
         let neighbour = rig.neighbour.clone();
         rig.raw.publish(b"", neighbour.as_bytes(), &[0, 0], b"slow");
-        timeout(PATIENCE, rig.neighbours.recv())
+        timeout(TIMEOUT, rig.neighbours.recv())
             .await
             .expect("the neighbour works")
             .unwrap();
@@ -147,7 +147,7 @@ impl Rig {
     }
 
     async fn job(&mut self) -> Job {
-        timeout(PATIENCE, self.jobs.recv())
+        timeout(TIMEOUT, self.jobs.recv())
             .await
             .expect("a job runs")
             .unwrap()
@@ -158,13 +158,13 @@ impl Rig {
     }
 
     async fn until_in(&self, pool: &str, what: &str, looks: impl Fn(&PoolStatus) -> bool) {
-        let patience = Instant::now() + PATIENCE;
+        let time_limit = Instant::now() + TIMEOUT;
         loop {
             let pool = self.supervisor.pool(&PoolName::from(pool)).unwrap();
             if looks(&pool) {
                 return;
             }
-            assert!(Instant::now() < patience, "never {what}: {pool:#?}");
+            assert!(Instant::now() < time_limit, "never {what}: {pool:#?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -193,7 +193,7 @@ impl Rig {
             format!("{queue}.answers"),
             self.neighbour.clone(),
         ] {
-            // A queue that was never made is no error.
+            // A queue that was never made is not an error.
             let _ = self
                 .channel
                 .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
@@ -359,7 +359,7 @@ async fn a_routing_key_that_is_not_utf8_is_kept_with_its_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn headers_of_any_depth_cost_no_other_message_and_stay_whole_on_copies() {
+async fn headers_of_any_depth_affect_no_other_message_and_stay_whole_on_copies() {
     for kind in ["classic", "quorum"] {
         let mut rig = Rig::new(kind, 0, |job| match job.body().starts_with(b"deep") {
             true => Err("no".into()),

@@ -7,7 +7,7 @@ use crate::support::{broker::broker_url, daemon::Daemon, queue::Queue};
 
 const HEADERS: [(&str, &str); 2] = [("Host", "localhost"), ("Authorization", "Bearer s3cret")];
 
-/// What is wrong with a value by its schema, as far as this description uses schemas.
+/// The problem of a value by its schema, as far as this description uses schemas.
 fn faults(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
     if let Some(reference) = schema["$ref"].as_str() {
         let target = root.pointer(reference.trim_start_matches('#')).unwrap();

@@ -1,4 +1,4 @@
-//! What an operator is told: at the start, by `check` and by `status`. And what jobs must not see.
+//! Messages to the operator: at the start, from `check` and from `status`. And data that jobs must not see.
 
 use std::{net::TcpListener, os::unix::net::UnixListener};
 
@@ -25,7 +25,7 @@ fn check(text: &str) -> (Option<i32>, String) {
 }
 
 #[test]
-fn status_tells_of_a_refused_configuration_and_does_without_the_file() {
+fn status_reports_a_refused_configuration_and_works_without_the_file() {
     let daemon = Daemon::start(NOWHERE, POOL);
     assert_eq!(daemon.pool("p")["reload_refused"], serde_json::Value::Null);
     let (_, metrics) = daemon.get("/metrics");
@@ -80,7 +80,7 @@ fn status_tells_of_a_refused_configuration_and_does_without_the_file() {
 
     daemon.configure(NOWHERE, "", POOL);
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_message("took the configuration over");
+    daemon.wait_for_message("applied the configuration");
     let (code, out, err) = daemon.run(&["status"]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
     assert!(!out.contains("configuration refused"), "{out}");
@@ -144,7 +144,7 @@ fn a_second_daemon_without_a_home_is_told_all_that_it_needs_at_once() {
 }
 
 #[test]
-fn check_finds_where_the_daemon_could_not_start() {
+fn check_finds_paths_that_the_daemon_cannot_use() {
     let (code, out) = check(&format!("events_file = \"/nowhere/events.jsonl\"\n{POOL}"));
     assert_eq!(code, Some(78), "{out}");
     assert!(
@@ -175,7 +175,7 @@ fn check_finds_an_engine_that_does_not_answer() {
 }
 
 #[test]
-fn check_warns_of_a_script_that_is_not_there_and_ends_well() {
+fn check_warns_about_a_missing_script_and_exits_with_zero() {
     let (code, out) = check("[pools.p.runner]\ncommand = [\"sh\", \"thumb.sh\"]\n");
     assert_eq!(code, Some(0), "{out}");
     assert!(

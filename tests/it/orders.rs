@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::support::daemon::{Daemon, Signal};
 
-/// Where no broker is.
+/// An address without a broker.
 const NOWHERE: &str = "amqp://guest:guest@127.0.0.1:9/%2f";
 
 const POOL: &str = "[pools.p]\n[pools.p.runner]\ncommand = [\"true\"]\n";
@@ -22,7 +22,7 @@ fn ordered(orders: &serde_json::Value) -> TempDir {
 }
 
 #[test]
-fn a_daemon_takes_orders_up_and_drops_those_that_hold_no_more() {
+fn a_daemon_restores_stored_orders_and_drops_those_that_no_longer_apply() {
     let pause = json!({"intake": {"what": "paused", "by": "root over the socket", "since": "2026-01-02T03:04:05Z"}});
     let over = json!({"intake": {
         "what": "paused", "by": "root", "since": "2026-01-02T03:04:05Z", "until": "2026-01-02T03:05:05Z"
@@ -70,7 +70,7 @@ fn a_daemon_takes_orders_up_and_drops_those_that_hold_no_more() {
             "{pool}"
         );
     }
-    // What holds no more is not stored any more either.
+    // Orders that no longer apply are no longer stored either.
     let file = daemon.dir().join("state/orders.json");
     let stored = crate::support::daemon::poll(|| {
         let stored: serde_json::Value = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
@@ -83,13 +83,13 @@ fn a_daemon_takes_orders_up_and_drops_those_that_hold_no_more() {
 }
 
 #[test]
-fn orders_of_a_version_that_the_daemon_does_not_know_are_kept_aside() {
+fn orders_of_an_unknown_version_are_renamed_and_kept() {
     let orders = json!({"version": 9, "pools": {}});
     let mut daemon = Daemon::start_soon(ordered(&orders), NOWHERE, POOL);
     daemon.wait_until_started();
     let said = daemon.heard("could not", |line| {
         line["message"]
-            == "could not take the operators' orders up: every pool runs as it is configured"
+            == "could not read the operators' orders: every pool runs as it is configured"
     });
     let error = said["error"].as_str();
     assert_eq!(

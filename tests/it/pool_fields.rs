@@ -1,4 +1,4 @@
-//! What a pool tells of itself, in `status --format json` and by the API alike.
+//! The fields of a pool, in `status --format json` and in the answer of the API.
 
 use std::{
     collections::BTreeSet,
@@ -15,7 +15,7 @@ fn keys(value: &Value) -> BTreeSet<&str> {
 }
 
 #[test]
-fn a_pool_tells_its_measurements_and_orders_in_status_and_in_the_api() {
+fn a_pool_shows_its_measurements_and_orders_in_status_and_in_the_api() {
     let queue = Queue::new();
     let pools = format!(
         "[pools.jobs]\nqueue = \"{queue}\"\npoll_interval = \"50ms\"\n\
@@ -31,7 +31,7 @@ fn a_pool_tells_its_measurements_and_orders_in_status_and_in_the_api() {
         queue.publish_at(&n.to_string(), a_minute_ago);
     }
     daemon.wait_for_pool("jobs", |pool| pool["jobs"]["done"].as_u64() > Some(2));
-    // What they say cannot be: the queue was seen empty after that.
+    // The publishers' timestamps are wrong: the queue was seen empty after that time.
     let pool = daemon.wait_for_pool("jobs", |pool| pool["oldest_s"].is_f64());
     assert!(pool["oldest_s"].as_f64() < Some(60.0), "{pool:#}");
     // Quantiles are within 1 %.

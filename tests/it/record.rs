@@ -46,7 +46,7 @@ fn records_the_messages_that_arrive_until_ctrl_c() {
 }
 
 #[test]
-fn a_pool_that_is_not_there_leaves_no_file() {
+fn exporting_an_unknown_pool_leaves_no_file() {
     let pools = "[pools.jobs.runner]\ncommand = [\"true\"]\n";
     let daemon = Daemon::start("amqp://guest:guest@127.0.0.1:9/%2f", pools);
     let file = daemon.dir().join("trace.csv");

@@ -1,4 +1,4 @@
-//! What happens to messages on a real broker, hostile ones above all.
+//! What happens to messages on a real broker, especially to hostile messages.
 //!
 //! Compiled twice, as `settlement` on quorum queues and as `settlement_classic` on classic ones.
 
@@ -29,7 +29,7 @@ use tokio::{
 
 use crate::support::broker::broker_url;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The type of the pools' queues.
 const QUEUE_KIND: &str = match is_classic(module_path!()) {
@@ -142,20 +142,20 @@ impl Rig {
     }
 
     async fn job(&mut self) -> Job {
-        timeout(PATIENCE, self.jobs.recv())
+        timeout(TIMEOUT, self.jobs.recv())
             .await
             .expect("a job runs")
             .unwrap()
     }
 
     async fn until(&self, what: &str, looks: impl Fn(&PoolStatus) -> bool) {
-        let patience = Instant::now() + PATIENCE;
+        let time_limit = Instant::now() + TIMEOUT;
         loop {
             let pool = self.supervisor.pool(&PoolName::from("test")).unwrap();
             if looks(&pool) {
                 return;
             }
-            assert!(Instant::now() < patience, "never {what}: {pool:#?}");
+            assert!(Instant::now() < time_limit, "never {what}: {pool:#?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -183,7 +183,7 @@ impl Rig {
             format!("{}.retry.200", self.queue),
         ];
         for queue in own.iter().map(String::as_str).chain(more.iter().copied()) {
-            // A queue that was never made is no error.
+            // A queue that was never made is not an error.
             let _ = self
                 .channel
                 .queue_delete(queue.into(), QueueDeleteOptions::default())
@@ -298,7 +298,7 @@ async fn an_expiration_and_a_user_id_neither_expire_a_copy_nor_have_it_refused()
 }
 
 #[tokio::test]
-async fn a_forged_attempt_is_the_first() {
+async fn a_forged_attempt_counts_as_the_first() {
     for forged in [
         AMQPValue::LongLongInt(99),
         AMQPValue::LongLongInt(-1),

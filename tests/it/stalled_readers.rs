@@ -10,6 +10,7 @@ use std::{
     },
     path::Path,
     process::{ExitStatus, Stdio},
+    thread,
 };
 
 use nix::{pty::openpty, sys::signal, sys::stat::Mode, unistd::Pid};
@@ -18,7 +19,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     broker::broker_url,
-    daemon::{Daemon, Signal, poll, tidegate},
+    daemon::{DEADLINE, Daemon, Signal, poll, tidegate},
     queue::Queue,
 };
 
@@ -105,7 +106,7 @@ fn says_how_many_lines_are_missing_once_the_log_is_read_and_writes_its_last_line
 }
 
 #[test]
-fn works_on_where_standard_error_is_closed() {
+fn continues_if_standard_error_is_closed() {
     let queue = Queue::new();
     let dir = TempDir::new().unwrap();
     let closed = ["/bin/sh", "-c", "exec \"$@\" 2>&-", "sh"];
@@ -123,7 +124,7 @@ fn works_on_where_standard_error_is_closed() {
 }
 
 #[test]
-fn works_on_in_the_background_of_a_tostop_terminal() {
+fn continues_in_the_background_of_a_terminal_with_tostop() {
     let queue = Queue::new();
     let dir = TempDir::new().unwrap();
     let terminal = openpty(None, None).unwrap();
@@ -153,7 +154,7 @@ fn works_on_in_the_background_of_a_tostop_terminal() {
 }
 
 #[test]
-fn ends_with_its_code_where_nobody_reads_why() {
+fn exits_with_its_code_even_if_nobody_reads_the_error() {
     for (config, args, code) in [
         ("colour = \"blue\"\n", &["run"][..], 78),
         ("", &["run", "--colour"], 2),
@@ -180,7 +181,7 @@ fn ends_with_its_code_where_nobody_reads_why() {
 }
 
 #[test]
-fn a_guard_ends_where_nobody_reads_what_it_says() {
+fn a_guard_ends_even_if_nobody_reads_its_output() {
     let queue = Queue::new();
     let dir = TempDir::new().unwrap();
     let (_reader, writer) = full_pipe();
@@ -193,7 +194,7 @@ fn a_guard_ends_where_nobody_reads_what_it_says() {
 }
 
 #[test]
-fn works_on_with_an_events_file_that_is_a_fifo_without_a_reader_or_with_a_stalled_one() {
+fn continues_if_the_events_file_is_a_fifo_without_a_reader_or_with_a_stalled_one() {
     for is_read in [false, true] {
         let queue = Queue::new();
         let dir = TempDir::new().unwrap();
@@ -245,7 +246,7 @@ fn has_job(events: &Path, job: &str) -> bool {
 }
 
 #[test]
-fn answers_and_ends_beside_clients_that_send_nothing_and_clients_that_read_nothing() {
+fn answers_and_ends_even_if_clients_send_nothing_or_read_nothing() {
     let daemon = Daemon::start(
         &broker_url(),
         "[pools.work.runner]\ncommand = [\"/bin/true\"]\n",
@@ -266,4 +267,68 @@ fn answers_and_ends_beside_clients_that_send_nothing_and_clients_that_read_nothi
     assert_eq!(daemon.get("/healthz").0, 200);
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.end().0, Some(0));
+}
+
+/// Opens the event stream, and reads the head of its answer.
+fn follow(daemon: &Daemon) -> (u16, BufReader<TcpStream>) {
+    let mut stream = TcpStream::connect(daemon.listen()).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream
+        .write_all(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    let mut stream = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(stream.read_line(&mut head).unwrap() > 0, "{head}");
+    }
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, stream)
+}
+
+#[test]
+fn jobs_run_beside_a_hundred_event_streams_of_which_half_are_never_read() {
+    let queue = Queue::new();
+    let daemon = Daemon::start(&broker_url(), &talkative(&queue));
+    let streams = (0..100).map(|_| follow(&daemon));
+    let mut streams: Vec<_> = streams
+        .map(|(status, stream)| {
+            assert_eq!(status, 200);
+            stream
+        })
+        .collect();
+    let readers: Vec<_> = streams
+        .drain(..50)
+        .map(|stream| {
+            thread::spawn(move || {
+                let mut lines = stream.lines().map(Result::unwrap);
+                // Everyone who reads sees the last job.
+                lines.any(|line| line.contains("\"done\":30,"))
+            })
+        })
+        .collect();
+    works(&daemon, &queue);
+    for reader in readers {
+        assert!(reader.join().unwrap());
+    }
+    assert_eq!(daemon.get("/healthz").0, 200);
+    ends(daemon);
+    drop(streams);
+}
+
+#[test]
+fn one_reader_of_events_too_many_is_told_so_and_gets_the_place_of_one_that_leaves() {
+    let daemon = Daemon::start(
+        &broker_url(),
+        "[pools.work.runner]\ncommand = [\"/bin/true\"]\n",
+    );
+    let mut readers: Vec<_> = (0..128).map(|_| follow(&daemon)).collect();
+    assert!(readers.iter().all(|(status, _)| *status == 200));
+    let (status, body) = daemon.get("/api/v1/events");
+    assert_eq!(status, 503, "{body}");
+    assert!(body.contains("too many"), "{body}");
+    assert_eq!(daemon.get("/api/v1/pools").0, 200, "others are answered");
+    readers.pop();
+    let reader = poll(|| Some(follow(&daemon)).filter(|(status, _)| *status == 200));
+    assert!(reader.is_some());
+    ends(daemon);
 }

@@ -29,7 +29,7 @@ fn start(queue: &Queue) -> Daemon {
     Daemon::start_with_files(&FILES, &broker_url(), HEAD, &held(queue))
 }
 
-/// What a command prints, as JSON. It must end well.
+/// The output of a command, as JSON. The command must succeed.
 fn json_of(daemon: &Daemon, args: &[&str]) -> Value {
     let args = [args, &["--format", "json"]].concat();
     let (code, out, err) = daemon.run(&args);
@@ -274,7 +274,7 @@ fn a_policy_set_by_hand_decides_and_is_refused_whole_where_check_would() {
 }
 
 #[test]
-fn a_whole_policy_over_http_takes_the_place_of_the_keys_set_before() {
+fn a_whole_policy_over_http_replaces_the_keys_that_were_set_before() {
     let queue = Queue::new();
     let daemon = start(&queue);
     json_of(&daemon, &["policy", "set", "jobs", "max=4"]);
@@ -293,7 +293,7 @@ fn a_whole_policy_over_http_takes_the_place_of_the_keys_set_before() {
 }
 
 #[test]
-fn over_http_the_token_steers_and_is_named_as_who_did() {
+fn over_http_the_token_allows_orders_and_is_shown_as_their_author() {
     let queue = Queue::new();
     let daemon = start(&queue);
     let answer = ask(
@@ -337,6 +337,28 @@ fn over_http_the_token_steers_and_is_named_as_who_did() {
 }
 
 #[test]
+fn a_change_of_a_policy_warns_where_a_group_stands_still_until_all_have_it() {
+    let queue = Queue::new();
+    let pool = held(&queue).replacen("poll_interval", "share = true\npoll_interval", 1);
+    let daemon = Daemon::start_with_files(&FILES, &broker_url(), HEAD, &pool);
+    for (args, act) in [
+        (&["policy", "set", "jobs", "max=4", "--dry-run"][..], "set"),
+        (&["policy", "set", "jobs", "max=4"], "set"),
+        (&["policy", "reset", "jobs"], "reset"),
+    ] {
+        let change = json_of(&daemon, args);
+        assert_eq!(change["act"], act, "{change:#}");
+        let warning = change["warnings"][0].as_str().unwrap_or_default();
+        assert!(
+            warning.contains("no member grows while their policies differ"),
+            "{change:#}"
+        );
+    }
+    let nothing = json_of(&daemon, &["policy", "reset", "jobs"]);
+    assert_eq!(nothing["warnings"], json!([]), "{nothing:#}");
+}
+
+#[test]
 fn flush_stops_idle_runners() {
     let queue = Queue::new();
     let shims = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/warm");
@@ -350,10 +372,35 @@ fn flush_stops_idle_runners() {
     daemon.wait_for_pool("jobs", |pool| pool["runners"]["idle"] == 1);
     let (code, out, err) = daemon.run(&["flush", "jobs"]);
     assert_eq!(code, Some(0), "{err}");
-    assert!(out.contains("jobs: 1 runner stopped"), "{out}");
+    assert!(out.contains("jobs: 1 idle runner stopped"), "{out}");
     json_of(&daemon, &["drain", "jobs"]);
     let steered = json_of(&daemon, &["flush", "jobs"]);
     assert_eq!(steered[0]["changed"], false, "{steered:#}");
+}
+
+#[test]
+fn flush_of_busy_runners_says_how_many_jobs_it_has_told_to_stop() {
+    let queue = Queue::new();
+    let daemon = start(&queue);
+    queue.publish("one");
+    queue.publish("two");
+    daemon.wait_for_pool("jobs", |pool| pool["runners"]["busy"] == 2);
+    // Nothing begins them again.
+    json_of(&daemon, &["pause", "jobs"]);
+    let (code, out, err) = daemon.run(&["flush", "jobs", "--busy"]);
+    assert_eq!(code, Some(0), "{err}");
+    let said = "jobs: 2 running jobs told to stop, to be given back";
+    assert!(out.contains(said), "{out}");
+    daemon.wait_for_pool("jobs", |pool| pool["runners"]["busy"] == 0);
+    let again = json_of(&daemon, &["flush", "jobs", "--busy"]);
+    assert_eq!(
+        (&again[0]["changed"], &again[0]["jobs_told"]),
+        (&json!(false), &json!(0)),
+        "{again:#}"
+    );
+    let (_, metrics) = daemon.get("/metrics");
+    let counted = "tidegate_steering_total{act=\"flush\",outcome=\"changed\"} 1";
+    assert!(metrics.contains(counted), "{metrics}");
 }
 
 #[test]
@@ -367,7 +414,9 @@ fn running_jobs_are_shown_and_stopped_as_the_operator_chose() {
         ("requeue", "requeued", false),
     ] {
         queue.publish("one");
-        daemon.wait_for_pool("jobs", |pool| pool["runners"]["busy"] == 1);
+        let busy = daemon.wait_for_pool("jobs", |pool| pool["runners"]["busy"] == 1);
+        // The last round's worker may have been sent this message while it left, and have given it back.
+        let before = busy["jobs"][column].as_u64().unwrap();
         let jobs = poll(|| {
             let jobs = json_of(&daemon, &["jobs", "jobs"]);
             jobs.as_array().filter(|jobs| jobs.len() == 1).cloned()
@@ -399,7 +448,7 @@ fn running_jobs_are_shown_and_stopped_as_the_operator_chose() {
             assert_eq!(stopped, json!({"stopped": 1, "then": then}));
         }
         daemon.wait_for_pool("jobs", |pool| {
-            pool["jobs"][column] == 1 && pool["runners"]["busy"] == 0
+            pool["jobs"][column] == before + 1 && pool["runners"]["busy"] == 0
         });
     }
     let (code, _, err) = daemon.run(&["jobs", "stop", "nobody"]);
@@ -407,7 +456,7 @@ fn running_jobs_are_shown_and_stopped_as_the_operator_chose() {
 }
 
 #[test]
-fn a_reload_says_what_came_of_it() {
+fn a_reload_reports_its_result() {
     let queue = Queue::new();
     let daemon = start(&queue);
     let more = format!(
@@ -445,7 +494,7 @@ fn a_reload_says_what_came_of_it() {
 }
 
 #[test]
-fn every_steering_command_says_so_where_no_supervisor_answers_and_where_there_is_no_pool() {
+fn every_steering_command_reports_a_missing_supervisor_and_an_unknown_pool() {
     let nowhere = tempfile::TempDir::new().unwrap();
     let queue = Queue::new();
     let daemon = start(&queue);
@@ -483,7 +532,7 @@ fn every_steering_command_says_so_where_no_supervisor_answers_and_where_there_is
     }
 }
 
-/// Who runs the tests, as the daemon names them.
+/// The user who runs the tests, as the daemon names them.
 fn user() -> String {
     let uid = nix::unistd::Uid::effective();
     match nix::unistd::User::from_uid(uid) {

@@ -75,7 +75,24 @@ fn a_successor_takes_the_queue_while_the_old_daemon_finishes_its_jobs() {
     old.heard("the end of the handover", |line| {
         line["message"] == "handed over"
     });
-    // Nobody else is told that the old daemon is dead.
+    // The new daemon shows what still runs at the old one.
+    let pid = json!(old_supervisor.as_raw());
+    let jobs = poll(|| {
+        let (_, out, _) = new.run(&["jobs", "--format", "json"]);
+        let jobs: Vec<serde_json::Value> = serde_json::from_str(&out).unwrap();
+        let all = jobs.iter().filter(|job| job["predecessor"] == pid).count();
+        (all == 2).then_some(jobs)
+    });
+    let jobs = jobs.unwrap_or_else(|| panic!("{}", new.said()));
+    assert!(
+        jobs.iter()
+            .all(|job| job["id"].as_str().unwrap().starts_with("long-")),
+        "{jobs:?}"
+    );
+    let (_, status, _) = new.run(&["status"]);
+    let line = "2 jobs of the supervisor that this one has taken over from still run";
+    assert!(status.contains(line), "{status}");
+    // Others still see that the old daemon is alive.
     let finishing = tidegate::host::instance::finishing(&old.dir().join("state"));
     assert_eq!(finishing, [old_supervisor]);
 
@@ -89,7 +106,14 @@ fn a_successor_takes_the_queue_while_the_old_daemon_finishes_its_jobs() {
     assert_eq!(runs, expected);
     assert_eq!(lines(&new, "started").len(), 7, "{said}");
     assert!(tidegate::host::instance::finishing(&old.dir().join("state")).is_empty());
-    // The old one's end has not touched what belongs to the new one.
+    new.wait_for_pool("work", |pool| pool["predecessors"].is_null());
+    let left = fs::read_dir(old.dir().join("state")).unwrap();
+    let left = left.filter(|entry| {
+        let name = entry.as_ref().unwrap().file_name();
+        name.to_string_lossy().starts_with("finishing-")
+    });
+    assert_eq!(left.count(), 0, "lock and socket are gone");
+    // The old daemon left the files of the new one unchanged when it ended.
     assert_eq!(new.pool("work")["jobs"]["done"], 5);
     new.signal(Signal::SIGTERM);
     let (code, said) = new.end();
@@ -110,6 +134,22 @@ fn a_daemon_that_has_handed_over_still_drains_when_it_is_told_to() {
     wait_for_lines(&new, "started", 2);
     fs::write(new.dir().join("go"), "").unwrap();
     new.wait_for_pool("work", |pool| pool["jobs"]["done"] == 1);
+}
+
+#[test]
+fn a_job_of_a_daemon_that_has_handed_over_is_stopped_through_its_successor() {
+    let queue = Queue::new();
+    let mut old = Daemon::start(&broker_url(), &pool(&queue, "kill_grace = \"1s\"\n"));
+    queue.publish("long-1");
+    wait_for_lines(&old, "started", 1);
+    let new = old.take_over();
+    let shown = poll(|| new.run(&["jobs"]).1.contains("(pid ").then_some(()));
+    shown.unwrap_or_else(|| panic!("{}", new.said()));
+    let (code, out, err) = new.run(&["jobs", "stop", "long-1", "--then", "reject"]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    let (code, said) = old.wait_for_end();
+    assert_eq!(code, Some(0), "{said}");
+    new.wait_for_pool("work", |pool| pool["dead_waiting"] == 1);
 }
 
 #[test]

@@ -8,7 +8,11 @@ use std::{
     thread,
 };
 
-use nix::pty::{Winsize, openpty};
+use nix::{
+    pty::{Winsize, openpty},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use crate::support::{
     broker::broker_url,
@@ -34,7 +38,7 @@ struct Screen {
     heard: Arc<Mutex<Heard>>,
 }
 
-/// What the command has written, and the screen that it makes.
+/// The output of the command, and the screen that it draws.
 struct Heard {
     screen: vt100::Parser,
     said: String,
@@ -94,6 +98,29 @@ impl Screen {
         seen.unwrap_or_else(|| panic!("no {text:?}:\n{}", self.shown()));
     }
 
+    fn wait_until_gone(&self, text: &str) {
+        let gone = poll(|| (!self.shown().contains(text)).then_some(()));
+        gone.unwrap_or_else(|| panic!("still {text:?}:\n{}", self.shown()));
+    }
+
+    /// Gives the terminal another size, as a terminal does whose window is dragged.
+    fn resize(&self, columns: u16, rows: u16) {
+        let size = rustix::termios::Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let mut heard = self.heard.lock().unwrap();
+        let screen = heard.screen.screen_mut();
+        screen.set_size(cells(rows), cells(columns));
+        rustix::termios::tcsetwinsize(&self.keys, size).unwrap();
+        drop(heard);
+        // The kernel tells only those whose controlling terminal it is.
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap());
+        kill(pid, Signal::SIGWINCH).unwrap();
+    }
+
     fn press(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).unwrap();
     }
@@ -149,6 +176,57 @@ fn pauses_and_resumes_the_selected_pool() {
     screen.press("a");
     daemon.wait_for_pool("work", |pool| pool["workers"]["live"] == 0);
     screen.press("\u{3}");
+    assert_eq!(screen.end().0, Some(0));
+}
+
+#[test]
+fn drains_the_selected_pool_when_the_question_is_answered_with_yes() {
+    let queue = Queue::new();
+    let daemon = Daemon::start(&broker_url(), &config(&queue));
+    let mut screen = Screen::open(&daemon, &[]);
+    screen.wait_for("work");
+    screen.press("d");
+    screen.wait_for("drain work? y or n");
+    screen.press("n");
+    screen.wait_until_gone("y or n");
+    assert_eq!(daemon.pool("work")["intake"], "open");
+    screen.press("d");
+    screen.wait_for("drain work? y or n");
+    screen.press("y");
+    screen.wait_for("work: drains");
+    daemon.wait_for_pool("work", |pool| pool["intake"] == "draining");
+    screen.press("q");
+    assert_eq!(screen.end().0, Some(0));
+}
+
+#[test]
+fn fits_the_terminal_when_its_size_changes() {
+    let queue = Queue::new();
+    let daemon = Daemon::start(&broker_url(), &config(&queue));
+    let mut screen = Screen::open(&daemon, &[]);
+    screen.wait_for("TREND");
+    // The totals have no room.
+    assert!(!screen.shown().contains("RETRY"), "{}", screen.shown());
+    screen.resize(200, 50);
+    screen.wait_for("RETRY");
+    let rows = screen.shown().lines().count();
+    assert_eq!(
+        rows,
+        50,
+        "the keys are in the last row:\n{}",
+        screen.shown()
+    );
+    screen.resize(30, 8);
+    screen.wait_until_gone("TREND");
+    screen.wait_for("work");
+    screen.wait_for("? keys");
+    assert_eq!(screen.shown().lines().count(), 8, "{}", screen.shown());
+    // Too small for anything, and it lives.
+    screen.resize(3, 1);
+    screen.wait_until_gone("work");
+    screen.resize(COLUMNS, ROWS);
+    screen.wait_for("TREND");
+    screen.press("q");
     assert_eq!(screen.end().0, Some(0));
 }
 

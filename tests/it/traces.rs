@@ -240,8 +240,8 @@ fn a_message_without_a_trace_begins_one_as_often_as_the_configuration_says() {
 
 #[test]
 #[cfg_attr(not(feature = "otlp"), ignore = "needs the feature otlp")]
-fn a_collector_that_is_away_costs_one_warning_and_no_job() {
-    // A port that nobody listens on any more.
+fn an_unreachable_collector_causes_one_warning_and_affects_no_job() {
+    // A port without a listener.
     let nobody = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

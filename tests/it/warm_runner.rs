@@ -29,7 +29,7 @@ fn script(witness: &Witness, script: &str) -> WarmSettings {
          {script}"
     );
     let mut settings = WarmSettings::new(["sh", "-c", &script]);
-    let folder = witness.folder().to_str().expect("a path of text");
+    let folder = witness.folder().to_str().expect("a UTF-8 path");
     settings.process.env = [("FOLDER".to_owned(), folder.to_owned())].into();
     settings.process.timeout = Duration::from_secs(3600);
     settings.process.kill_grace = Duration::from_secs(3600);

@@ -145,7 +145,7 @@ fn a_terminal_is_drawn_again_and_keeps_the_last_table_at_the_end() {
 }
 
 #[test]
-fn ends_with_69_where_no_supervisor_runs() {
+fn exits_with_69_if_no_supervisor_runs() {
     let dir = tempfile::TempDir::new().unwrap();
     let output = tidegate(dir.path())
         .args(["status", "--watch", "--socket", "./none.sock"])

@@ -6,8 +6,8 @@ use crate::needs::Need;
 
 trials! {
     plain(Need::Program("promtool")): [
-        alerts_are_raised_by_what_they_are_for_and_by_nothing_else,
-        prometheus_takes_its_configuration,
+        each_alert_fires_for_its_own_condition_and_for_no_other,
+        prometheus_accepts_its_configuration,
     ],
 }
 
@@ -26,10 +26,10 @@ fn promtool(args: &[&str]) {
     );
 }
 
-fn alerts_are_raised_by_what_they_are_for_and_by_nothing_else() {
+fn each_alert_fires_for_its_own_condition_and_for_no_other() {
     promtool(&["test", "rules", "alerts_test.yml"]);
 }
 
-fn prometheus_takes_its_configuration() {
+fn prometheus_accepts_its_configuration() {
     promtool(&["check", "config", "prometheus.yml"]);
 }

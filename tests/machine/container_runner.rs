@@ -38,7 +38,7 @@ fn witnessed(engine: &Engine, witness: &Witness, script: &str) -> ContainerSetti
 }
 
 fn folder(witness: &Witness) -> Mount {
-    let folder = witness.folder().to_str().expect("a path of text");
+    let folder = witness.folder().to_str().expect("a UTF-8 path");
     Mount::parse(&format!("{folder}:/folder")).expect("a mount")
 }
 

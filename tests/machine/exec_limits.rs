@@ -20,18 +20,18 @@ use crate::{
 trials! {
     tasks(Need::Nothing): [
         a_job_has_the_limits_that_it_was_given,
-        a_launcher_leaves_no_trace_in_its_job,
+        a_launched_job_has_the_same_environment_and_descriptors_as_a_direct_one,
         a_launched_job_reads_its_body_from_a_pipe_and_has_a_group_of_its_own,
         a_job_that_runs_out_of_processor_time_is_told_so_by_its_signal,
-        what_a_launcher_cannot_do_is_the_runners_fault_and_named,
+        a_limit_that_the_launcher_cannot_set_is_an_error_of_the_runner_and_is_named,
         a_missing_program_gives_the_same_error_with_and_without_a_launcher,
-        a_message_too_large_for_an_environment_starts_a_launched_job_all_the_same,
+        a_launched_job_starts_even_if_its_message_is_too_large_for_the_environment,
     ],
     tasks(Need::Root): [
-        a_job_of_another_user_may_open_its_streams_anew,
+        a_job_of_another_user_may_reopen_its_streams,
         a_job_runs_as_its_user_with_the_environment_of_that_users_login,
         a_program_that_its_user_may_not_run_is_named_with_that_user,
-        a_working_directory_is_entered_as_the_user_that_the_job_is,
+        a_working_directory_is_entered_as_the_user_of_the_job,
     ],
 }
 
@@ -43,7 +43,7 @@ fn limited(witness: &Witness, limits: Limits, text: &str) -> ExecSettings {
     settings
 }
 
-/// What a job with these limits writes to `$FOLDER/said`.
+/// The text that a job with these limits writes to `$FOLDER/said`.
 async fn said_with(limits: Limits, text: &str) -> String {
     let mut witness = Witness::new();
     let text = format!("{{ {text}\n}} > \"$FOLDER/said\"");
@@ -95,7 +95,7 @@ async fn a_job_has_the_limits_that_it_was_given() {
     );
 }
 
-async fn a_launcher_leaves_no_trace_in_its_job() {
+async fn a_launched_job_has_the_same_environment_and_descriptors_as_a_direct_one() {
     let limits = Limits {
         nice: Some(1),
         ..Limits::default()
@@ -137,7 +137,7 @@ async fn a_job_that_runs_out_of_processor_time_is_told_so_by_its_signal() {
     assert_eq!(failure(end).message, "ended by SIGXCPU (signal 24)");
 }
 
-async fn a_job_of_another_user_may_open_its_streams_anew() {
+async fn a_job_of_another_user_may_reopen_its_streams() {
     let witness = Witness::new();
     let text = "cat </dev/stdin && echo out >/dev/stdout && echo err >/dev/stderr";
     let settings = limited(&witness, as_user("daemon"), text);
@@ -171,7 +171,7 @@ async fn a_job_runs_as_its_user_with_the_environment_of_that_users_login() {
     );
 }
 
-async fn what_a_launcher_cannot_do_is_the_runners_fault_and_named() {
+async fn a_limit_that_the_launcher_cannot_set_is_an_error_of_the_runner_and_is_named() {
     let witness = Witness::new();
     let fault = async |limits: Limits| {
         let settings = limited(&witness, limits, "exit 0");
@@ -241,7 +241,7 @@ async fn a_program_that_its_user_may_not_run_is_named_with_that_user() {
     );
 }
 
-async fn a_working_directory_is_entered_as_the_user_that_the_job_is() {
+async fn a_working_directory_is_entered_as_the_user_of_the_job() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let witness = Witness::new();
@@ -255,7 +255,7 @@ async fn a_working_directory_is_entered_as_the_user_that_the_job_is() {
     );
 }
 
-async fn a_message_too_large_for_an_environment_starts_a_launched_job_all_the_same() {
+async fn a_launched_job_starts_even_if_its_message_is_too_large_for_the_environment() {
     let mut witness = Witness::new();
     let limits = Limits {
         nice: Some(1),

@@ -1,5 +1,5 @@
 //! The daemon when its output cannot be written: a full disk under its log and its events, or a log whose reader is
-//! gone. The work goes on.
+//! gone. The jobs continue.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -20,9 +20,9 @@ use crate::support::{
 
 trials! {
     plain(Need::Nothing): [
-        works_on_with_a_log_on_a_full_disk,
-        works_on_when_the_reader_of_its_log_is_gone,
-        ends_with_the_code_of_a_bad_configuration_where_nobody_can_be_told,
+        continues_with_a_log_on_a_full_disk,
+        continues_when_the_reader_of_its_log_is_gone,
+        exits_with_78_even_if_the_error_cannot_be_written,
     ],
     plain(Need::Mount): [
         keeps_whole_lines_when_a_disk_fills_up_and_writes_again_when_it_has_room,
@@ -40,7 +40,7 @@ fn talkative(queue: &Queue) -> String {
 }
 
 /// Makes the daemon do everything that it logs, and checks that it ends well.
-fn goes_on(daemon: Daemon, queue: &Queue, head: &str) {
+fn check_that_the_daemon_continues(daemon: Daemon, queue: &Queue, head: &str) {
     for job in ["one\n", "bad\n", "two\n"] {
         queue.publish(job);
     }
@@ -56,25 +56,25 @@ fn goes_on(daemon: Daemon, queue: &Queue, head: &str) {
     assert_eq!(daemon.end().0, Some(0));
 }
 
-fn works_on_with_a_log_on_a_full_disk() {
+fn continues_with_a_log_on_a_full_disk() {
     let queue = Queue::new();
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let head = "events_file = \"/dev/full\"";
     let dir = TempDir::new().unwrap();
     let daemon = Daemon::start_unheard(dir, full, &broker_url(), head, &talkative(&queue));
-    goes_on(daemon, &queue, head);
+    check_that_the_daemon_continues(daemon, &queue, head);
 }
 
-fn works_on_when_the_reader_of_its_log_is_gone() {
+fn continues_when_the_reader_of_its_log_is_gone() {
     let queue = Queue::new();
     let (reader, writer) = io::pipe().unwrap();
     let dir = TempDir::new().unwrap();
     let daemon = Daemon::start_unheard(dir, writer, &broker_url(), "", &talkative(&queue));
     drop(reader);
-    goes_on(daemon, &queue, "");
+    check_that_the_daemon_continues(daemon, &queue, "");
 }
 
-fn ends_with_the_code_of_a_bad_configuration_where_nobody_can_be_told() {
+fn exits_with_78_even_if_the_error_cannot_be_written() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("tidegate.toml"), "colour = \"blue\"\n").unwrap();
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();

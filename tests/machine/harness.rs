@@ -67,7 +67,7 @@ fn run(need: Need, test: impl FnOnce()) -> Result<Completion, Failed> {
     Ok(Completion::Completed)
 }
 
-/// What is missing for this need, or `None`. Checked once per need.
+/// The missing part of this need, or `None`. Checked once per need.
 fn lack(need: Need) -> Option<String> {
     static KNOWN: Mutex<Option<HashMap<Need, Option<String>>>> = Mutex::new(None);
     let mut known = KNOWN

@@ -8,7 +8,7 @@ use crate::needs::Need;
 
 trials! {
     plain(Need::Nothing): [
-        what_a_machine_lacks_is_reported_as_ignored_with_the_reason,
+        a_test_whose_needs_are_missing_is_reported_as_ignored_with_the_reason,
         a_test_that_matches_one_of_several_filters_runs,
         no_test_of_this_binary_has_the_test_attribute,
         no_test_ends_early_and_passes,
@@ -30,7 +30,7 @@ fn without_tools(filters: &[&str]) -> String {
     said
 }
 
-fn what_a_machine_lacks_is_reported_as_ignored_with_the_reason() {
+fn a_test_whose_needs_are_missing_is_reported_as_ignored_with_the_reason() {
     let said = without_tools(&["container_runner::pools"]);
     assert!(said.contains("0 passed; 0 failed; 4 ignored;"), "{said}");
     assert!(said.contains("install busybox-static"), "{said}");

@@ -17,13 +17,13 @@ use crate::support::{
 
 trials! {
     plain(Need::Nothing): [
-        what_the_machine_cannot_give_is_an_error_of_check_and_of_a_start,
-        a_reload_that_asks_for_what_the_machine_cannot_give_is_refused_whole,
+        a_limit_that_the_machine_cannot_set_is_an_error_of_check_and_of_a_start,
+        a_reload_with_a_limit_that_the_machine_cannot_set_is_refused_whole,
         variables_of_a_file_are_read_again_on_hup,
         the_launchers_variable_changes_no_other_command,
     ],
     plain(Need::UserNamespace): [
-        root_of_a_user_namespace_is_told_by_check_what_it_cannot_give,
+        check_reports_the_limits_that_root_of_a_user_namespace_cannot_set,
     ],
     plain(Need::Root): [
         a_launcher_that_fails_faults_the_pool_and_costs_the_job_no_attempt,
@@ -39,26 +39,26 @@ fn pool(queue: &Queue, script: &str, keys: &str) -> String {
 }
 
 /// The output for a pool with a user that no machine has.
-fn with_a_user_that_is_not_there(command: &str) -> Output {
+fn run_with_a_missing_user(command: &str) -> Output {
     let dir = TempDir::new().unwrap();
     let config = "[pools.work.runner]\ncommand = [\"/bin/true\"]\nuser = \"no-such-user\"\n";
     fs::write(dir.path().join("tidegate.toml"), config).unwrap();
     tidegate(dir.path()).arg(command).output().unwrap()
 }
 
-fn what_the_machine_cannot_give_is_an_error_of_check_and_of_a_start() {
+fn a_limit_that_the_machine_cannot_set_is_an_error_of_check_and_of_a_start() {
     let problem = "tidegate.toml:3:8: pools.work.runner.user: found \"no-such-user\", but there is no user \
                    \"no-such-user\", write a user of this machine\n";
-    let check = with_a_user_that_is_not_there("check");
+    let check = run_with_a_missing_user("check");
     assert_eq!(check.status.code(), Some(78));
     assert_eq!(String::from_utf8(check.stdout).unwrap(), problem);
-    let run = with_a_user_that_is_not_there("run");
+    let run = run_with_a_missing_user("run");
     assert_eq!(run.status.code(), Some(78));
     let said = String::from_utf8(run.stderr).unwrap();
     assert!(said.starts_with(problem), "{said}");
 }
 
-fn root_of_a_user_namespace_is_told_by_check_what_it_cannot_give() {
+fn check_reports_the_limits_that_root_of_a_user_namespace_cannot_set() {
     let own_namespace = || {
         let mut command = Command::new("unshare");
         command.arg("--map-root-user");
@@ -85,7 +85,7 @@ fn root_of_a_user_namespace_is_told_by_check_what_it_cannot_give() {
     );
 }
 
-fn a_reload_that_asks_for_what_the_machine_cannot_give_is_refused_whole() {
+fn a_reload_with_a_limit_that_the_machine_cannot_set_is_refused_whole() {
     let queue = Queue::new();
     let daemon = Daemon::start(&broker_url(), &pool(&queue, "true", ""));
     let bad = pool(&queue, "true", "group = \"no-such-group\"");
@@ -144,7 +144,7 @@ fn variables_of_a_file_are_read_again_on_hup() {
     assert_eq!(said("one"), "red");
     fs::write(daemon.dir().join("env"), "COLOUR=green\n").unwrap();
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_for_message("took the configuration over");
+    daemon.wait_for_message("applied the configuration");
     assert_eq!(said("two"), "green");
 }
 

@@ -15,6 +15,8 @@ use crate::support::{broker::server_version, engine};
 pub(crate) enum Need {
     /// Nothing more than any test.
     Nothing,
+    /// All of these.
+    All(&'static [Need]),
     /// A container engine, and busybox to make an image from.
     Engine,
     Root,
@@ -28,6 +30,9 @@ pub(crate) enum Need {
     Controller(&'static str),
     /// An interpreter in PATH.
     Interpreter(&'static str),
+    /// A Python environment with Celery and dramatiq, which `scripts/test-consumers` makes, and a RabbitMQ server to
+    /// start nodes of.
+    Frameworks,
     /// Any other program in PATH.
     Program(&'static str),
     /// A RabbitMQ 4 server to start nodes of.
@@ -38,10 +43,11 @@ pub(crate) enum Need {
 }
 
 impl Need {
-    /// What is missing, or `None`.
+    /// The missing part, or `None`.
     pub(crate) fn lack(self) -> Option<String> {
         match self {
             Self::Nothing => None,
+            Self::All(needs) => needs.iter().find_map(|need| need.lack()),
             Self::Engine => engine::lack(),
             Self::Root => unless(Uid::effective().is_root(), "it takes root"),
             Self::Mount => unless(can_mount(), "no file system can be mounted here"),
@@ -65,6 +71,7 @@ impl Need {
                 Command::new(name).arg("--version").output().is_ok(),
                 &format!("no {name} on the path"),
             ),
+            Self::Frameworks => Self::RabbitMq4.lack().or_else(|| frameworks().err()),
             Self::RabbitMq4 => match server_version() {
                 Some(version) if version.starts_with("4.") => None,
                 Some(version) => Some(format!("nodes are of RabbitMQ {version}, not 4")),
@@ -74,6 +81,25 @@ impl Need {
                 Some("a broker on localhost:5672 would be taken".to_owned())
             }
             Self::PrivateNode => unless(has_server(), "no rabbitmq-server is installed"),
+        }
+    }
+}
+
+/// The folder of a Python environment with Celery and dramatiq.
+pub(crate) fn frameworks() -> Result<PathBuf, String> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/test-consumers");
+    let output = Command::new(script)
+        .output()
+        .map_err(|error| error.to_string())?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).trim().into()),
+        false => {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            Err(said
+                .lines()
+                .last()
+                .unwrap_or("it cannot be made")
+                .to_owned())
         }
     }
 }

@@ -39,13 +39,13 @@ trials! {
         nothing_is_left_if_the_guard_has_children_that_it_spares,
         exit_codes_are_known_even_if_sigchld_is_ignored,
         a_signal_that_comes_before_the_supervisor_listens_is_kept_for_it,
-        a_job_that_is_over_leaves_nothing_behind_and_one_that_runs_keeps_what_it_started,
+        a_finished_job_leaves_no_process_and_a_running_job_keeps_its_children,
         orphans_of_a_job_are_reaped_while_it_runs,
-        a_supervisor_is_out_of_reach_of_the_terminals_own_signals,
-        guard_and_supervisor_stop_and_go_on_together,
-        a_job_starts_with_no_signal_held_back,
-        the_service_manager_hears_from_the_supervisor_through_its_guard,
-        a_guard_returns_the_supervisors_exit_code_and_spares_earlier_children,
+        signals_of_the_terminal_do_not_reach_the_supervisor,
+        guard_and_supervisor_stop_and_continue_together,
+        a_job_starts_with_no_signal_blocked,
+        the_service_manager_gets_notifications_of_the_supervisor_through_its_guard,
+        a_guard_returns_the_supervisors_exit_code_and_does_not_kill_earlier_children,
     ],
 }
 
@@ -93,8 +93,8 @@ impl Process {
     }
 
     /// Waits until it is dead. Returns whether it is.
-    fn dies_within(&self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
+    fn dies_within(&self, time_limit: Duration) -> bool {
+        let deadline = Instant::now() + time_limit;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = PollTimeout::try_from(left).unwrap();
@@ -357,7 +357,7 @@ short)
 esac
 "#;
 
-fn a_job_that_is_over_leaves_nothing_behind_and_one_that_runs_keeps_what_it_started() {
+fn a_finished_job_leaves_no_process_and_a_running_job_keeps_its_children() {
     let queue = Queue::new();
     let daemon = Daemon::start(&broker_url(), &pool(&queue, LEAVING));
     let left_by = |job: &str| wait_for_pids(&daemon, job, 1).remove(0);
@@ -370,7 +370,7 @@ fn a_job_that_is_over_leaves_nothing_behind_and_one_that_runs_keeps_what_it_star
         "{}",
         daemon.said()
     );
-    daemon.wait_for_message("ended what jobs had left running");
+    daemon.wait_for_message("ended processes that jobs had left behind");
     assert!(long.is_alive(), "its job still runs");
     let silent = left_by("silent");
     assert!(silent.is_alive(), "it may be of the job that still runs");
@@ -400,7 +400,7 @@ fn orphans_of_a_job_are_reaped_while_it_runs() {
     assert!(job.is_alive());
 }
 
-fn a_supervisor_is_out_of_reach_of_the_terminals_own_signals() {
+fn signals_of_the_terminal_do_not_reach_the_supervisor() {
     let queue = Queue::new();
     let daemon = Daemon::start(&broker_url(), &pool(&queue, "true"));
     let supervisor = supervisor(&daemon);
@@ -409,7 +409,7 @@ fn a_supervisor_is_out_of_reach_of_the_terminals_own_signals() {
     assert_ne!(getpgid(Some(daemon.pid())), Ok(supervisor));
 }
 
-fn guard_and_supervisor_stop_and_go_on_together() {
+fn guard_and_supervisor_stop_and_continue_together() {
     let queue = Queue::new();
     let daemon = Daemon::start(&broker_url(), &pool(&queue, "true"));
     let both = [daemon.pid(), supervisor(&daemon)];
@@ -422,7 +422,7 @@ fn guard_and_supervisor_stop_and_go_on_together() {
     assert_eq!(daemon.end().0, Some(0));
 }
 
-fn a_job_starts_with_no_signal_held_back() {
+fn a_job_starts_with_no_signal_blocked() {
     let queue = Queue::new();
     let script = "while read -r name value; do test $name != SigBlk: || echo $value > held; done < /proc/self/status";
     let daemon = Daemon::start(&broker_url(), &pool(&queue, script));
@@ -434,7 +434,7 @@ fn a_job_starts_with_no_signal_held_back() {
     assert_eq!(held.as_deref(), Some("0000000000000000\n"));
 }
 
-fn the_service_manager_hears_from_the_supervisor_through_its_guard() {
+fn the_service_manager_gets_notifications_of_the_supervisor_through_its_guard() {
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
@@ -463,7 +463,7 @@ fn the_service_manager_hears_from_the_supervisor_through_its_guard() {
     assert_eq!(guard.wait().unwrap().code(), Some(0));
 }
 
-fn a_guard_returns_the_supervisors_exit_code_and_spares_earlier_children() {
+fn a_guard_returns_the_supervisors_exit_code_and_does_not_kill_earlier_children() {
     let folder = tempfile::TempDir::new().unwrap();
     let config = folder.path().join("tidegate.toml");
     fs::write(config, "colour = 1").unwrap();

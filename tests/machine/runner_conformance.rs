@@ -32,7 +32,7 @@ use tidegate::{
 
 use crate::support::{
     engine::engine,
-    witness::{PATIENCE, Witness, soon},
+    witness::{TIMEOUT, Witness, soon},
 };
 use crate::{harness::Trials, needs::Need};
 
@@ -115,7 +115,7 @@ impl Kit for Exec {
         let mut settings = ExecSettings::new(["sh", "-c", script]);
         settings.timeout = limits.timeout;
         settings.kill_grace = limits.kill_grace;
-        let folder = witness.folder().to_str().expect("a path of text");
+        let folder = witness.folder().to_str().expect("a UTF-8 path");
         settings.env = [("FOLDER".to_owned(), folder.to_owned())].into();
         self.limit(&mut settings);
         Box::new(ExecManager::new(settings))
@@ -161,18 +161,7 @@ impl Kit for Warm {
              def handle(job):\n  {work}\n\
              tidegate.serve(handle)\n"
         );
-        let mut settings = WarmSettings::new(["python3", "-c", &script]);
-        settings.process.timeout = limits.timeout;
-        settings.process.kill_grace = limits.kill_grace;
-        let folder = witness.folder().to_str().expect("a path of text");
-        let shims = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/warm");
-        settings.process.env = [
-            ("FOLDER".to_owned(), folder.to_owned()),
-            ("PYTHONPATH".to_owned(), shims.to_owned()),
-            ("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned()),
-        ]
-        .into();
-        Box::new(WarmManager::new(settings))
+        Box::new(WarmManager::new(python(&script, limits, witness, 1)))
     }
 
     fn reusable(&self) -> bool {
@@ -183,6 +172,68 @@ impl Kit for Warm {
         let settings = WarmSettings::new(["/no/such/program"]);
         Some(Box::new(WarmManager::new(settings)))
     }
+}
+
+/// A slot of a process of asyncio.
+struct WarmSlots;
+
+impl Kit for WarmSlots {
+    fn manager(&self, task: Task, limits: Limits, witness: &Witness) -> Box<dyn RunnerManager> {
+        let wait = "held = open(folder + '/witness', 'w')\n  \
+                    print('started', file=held, flush=True)\n  ";
+        let obey = format!("{wait}await asyncio.sleep(1000)");
+        let work = match task {
+            Task::Done => "pass",
+            Task::Fail => "raise Exception('why')",
+            Task::Retry => "raise tidegate.Retry",
+            Task::Reject => "raise tidegate.Reject('never')",
+            Task::Obey => &obey,
+            Task::EndWell => &format!(
+                "{wait}try: await asyncio.sleep(1000)\n  except asyncio.CancelledError: pass"
+            ),
+            Task::Ignore => &format!(
+                "{wait}while True:\n   try: await asyncio.sleep(1000)\n   except asyncio.CancelledError: pass"
+            ),
+            Task::Copy => {
+                "open(folder + '/body', 'wb').write(job['bytes'])\n  \
+                 open(folder + '/attempt', 'w').write(str(job['attempt']))"
+            }
+        };
+        let script = format!(
+            "import asyncio, os, tidegate_asyncio as tidegate\n\
+             folder = os.environ['FOLDER']\n\
+             async def handle(job):\n  {work}\n\
+             tidegate.serve(handle)\n"
+        );
+        Box::new(WarmManager::new(python(&script, limits, witness, 4)))
+    }
+
+    fn reusable(&self) -> bool {
+        true
+    }
+
+    fn cannot_start(&self) -> Option<Box<dyn RunnerManager>> {
+        let mut settings = WarmSettings::new(["/no/such/program"]);
+        settings.concurrency = 4;
+        Some(Box::new(WarmManager::new(settings)))
+    }
+}
+
+/// Processes of Python that run `script` with the shims.
+fn python(script: &str, limits: Limits, witness: &Witness, concurrency: u32) -> WarmSettings {
+    let mut settings = WarmSettings::new(["python3", "-c", script]);
+    settings.concurrency = concurrency;
+    settings.process.timeout = limits.timeout;
+    settings.process.kill_grace = limits.kill_grace;
+    let folder = witness.folder().to_str().expect("a path of text");
+    let shims = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/warm");
+    settings.process.env = [
+        ("FOLDER".to_owned(), folder.to_owned()),
+        ("PYTHONPATH".to_owned(), shims.to_owned()),
+        ("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned()),
+    ]
+    .into();
+    settings
 }
 
 struct Container;
@@ -209,7 +260,7 @@ impl Kit for Container {
         let mut settings = engine().script(script);
         settings.timeout = limits.timeout;
         settings.stop_timeout = limits.kill_grace;
-        let folder = witness.folder().to_str().expect("a path of text");
+        let folder = witness.folder().to_str().expect("a UTF-8 path");
         settings.mounts = vec![Mount::parse(&format!("{folder}:/folder")).expect("a mount")];
         Box::new(ContainerManager::new(settings))
     }
@@ -389,7 +440,7 @@ async fn ends_a_job_at_its_timeout(kit: impl Kit) {
             timeout: BRIEF,
             // `Obey` ends long before this grace is over. The other task runs into it.
             kill_grace: if matches!(task, Task::Obey) {
-                PATIENCE
+                TIMEOUT
             } else {
                 BRIEF
             },
@@ -566,6 +617,7 @@ conformance!(
     ]
 );
 conformance!(warm, Warm, Need::Interpreter("python3"));
+conformance!(warm_slots, WarmSlots, Need::Interpreter("python3"));
 
 pub(crate) fn trials(all: &mut Trials) {
     container::trials(all);
@@ -574,4 +626,5 @@ pub(crate) fn trials(all: &mut Trials) {
     handler::trials(all);
     blocking_handler::trials(all);
     warm::trials(all);
+    warm_slots::trials(all);
 }

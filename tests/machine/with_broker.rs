@@ -23,9 +23,9 @@ use crate::support::witness::{Witness, soon};
 
 trials! {
     tasks(Need::Nothing): [
-        the_command_has_the_url_that_was_set_and_hands_back_its_code,
-        the_broker_that_was_set_is_used_where_it_is_of_the_wanted_version,
-        the_broker_that_was_set_is_not_used_where_it_is_of_another_version_or_tells_none,
+        the_command_gets_amqp_url_and_its_exit_code_is_returned,
+        the_broker_of_amqp_url_is_used_if_it_has_the_wanted_version,
+        the_broker_of_amqp_url_is_not_used_if_its_version_differs_or_is_unknown,
         an_unknown_version_prints_the_usage,
         a_missing_command_prints_the_usage,
         a_command_that_does_not_exist_starts_no_broker,
@@ -125,7 +125,7 @@ fn with_version(scratch: &Path, version: &str, url: &str) -> Command {
 /// The processes with `folder` in their environment. A daemon of the node would have closed the witness's descriptor,
 /// but its environment would still contain the folder.
 fn processes_of(folder: &Path) -> Vec<String> {
-    let folder = folder.to_str().expect("a path of text");
+    let folder = folder.to_str().expect("a UTF-8 path");
     let Ok(processes) = fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -144,7 +144,7 @@ fn wanted_version() -> Option<String> {
     std::env::var("TIDEGATE_TEST_RABBITMQ_VERSION").ok()
 }
 
-async fn the_command_has_the_url_that_was_set_and_hands_back_its_code() {
+async fn the_command_gets_amqp_url_and_its_exit_code_is_returned() {
     let url = "amqp://somebody:secret@broker.example:5673/%2fjobs";
     let mut command = with_broker();
     command.env("AMQP_URL", url);
@@ -157,7 +157,7 @@ async fn the_command_has_the_url_that_was_set_and_hands_back_its_code() {
     assert_eq!(stderr, "with-broker: using AMQP_URL\n");
 }
 
-async fn the_broker_that_was_set_is_used_where_it_is_of_the_wanted_version() {
+async fn the_broker_of_amqp_url_is_used_if_it_has_the_wanted_version() {
     let scratch = TempDir::new().expect("a folder");
     for (version, found) in [("4", "4.0.5"), ("3", "3.13.7"), ("3", "3.8.35")] {
         let url = broker_that_says(found).await;
@@ -173,7 +173,7 @@ async fn the_broker_that_was_set_is_used_where_it_is_of_the_wanted_version() {
     }
 }
 
-async fn the_broker_that_was_set_is_not_used_where_it_is_of_another_version_or_tells_none() {
+async fn the_broker_of_amqp_url_is_not_used_if_its_version_differs_or_is_unknown() {
     let scratch = TempDir::new().expect("a folder");
     let other = broker_that_says("3.10.8").await;
     let unseen = "amqps://broker.example:5671/%2f".to_owned();

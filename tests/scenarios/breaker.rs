@@ -174,7 +174,7 @@ async fn a_share_of_failures_below_the_threshold_never_opens_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_and_rejections_are_no_failures_and_close_it_too() {
+async fn retries_and_rejections_are_not_failures_and_close_the_breaker_too() {
     for answer in [Outcome::retry(), Outcome::reject("no such picture")] {
         let broker = broker();
         let fails = Arc::new(AtomicBool::new(false));
@@ -303,7 +303,7 @@ async fn a_pool_can_be_pinned_paused_and_drained_while_it_is_open() {
     assert_eq!(
         flaky.most.load(Ordering::Relaxed),
         1,
-        "a pin is no way round"
+        "a pin does not bypass the breaker"
     );
 
     supervisor.pause(&name()).await.unwrap();

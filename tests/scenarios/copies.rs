@@ -7,7 +7,8 @@ use super::{
     *,
 };
 
-/// A retry queue that refuses what comes in its first moments, as a quorum queue may that elects its leader.
+/// A retry queue that refuses messages for a short time after its declaration, as a quorum queue may do while it elects
+/// its leader.
 #[derive(Debug)]
 struct Electing {
     takes: Duration,
@@ -122,7 +123,7 @@ async fn a_retry_queue_that_never_confirms_is_bypassed_and_reported() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_queue_that_elects_its_leader_is_given_a_moment_before_another_stands_in() {
+async fn a_retry_queue_gets_time_to_elect_a_leader_before_another_queue_replaces_it() {
     for (takes, stands_in) in [(400, false), (900, true)] {
         let broker = broker();
         let hook = Electing::for_this_long(Duration::from_millis(takes));
@@ -155,7 +156,7 @@ async fn a_retry_queue_with_another_declaration_gets_nothing() {
     assert_eq!(broker.ready("jobs.retry.1000.2"), Some(0));
     let cause = after.cause.expect("a cause");
     assert!(
-        cause.contains("jobs.retry.1000 was declared by someone else"),
+        cause.contains("jobs.retry.1000 was declared with other arguments"),
         "{cause}"
     );
     assert!(cause.contains("406"), "{cause}");
@@ -185,7 +186,7 @@ async fn a_retry_without_a_usable_queue_is_held_and_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dead_letters_that_are_full_hold_their_jobs_and_no_others() {
+async fn a_full_dead_letter_queue_holds_only_the_jobs_that_go_there() {
     let broker = broker();
     broker.set_refusal("jobs.dead", Some(QueueErrorKind::Refused));
     let handler = |job: Job| async move {
@@ -246,7 +247,7 @@ async fn a_dead_letter_queue_with_another_declaration_is_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_is_too_large_for_a_copy_is_held_and_no_other() {
+async fn only_the_message_that_is_too_large_for_a_copy_is_held() {
     let broker = broker();
     let settings = twice(Policy::fixed(2));
     let jobs = fails_first(&settings);
@@ -306,7 +307,7 @@ async fn a_confirm_that_an_alarm_holds_back_is_waited_for() {
     assert_eq!(
         broker.ready("jobs.dead"),
         Some(10),
-        "each stands there once"
+        "each message is there once"
     );
 }
 

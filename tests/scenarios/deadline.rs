@@ -68,7 +68,7 @@ async fn a_job_is_stopped_before_its_delivery_is_held_too_long_and_given_back_as
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_always_needs_more_time_ends_among_the_dead_letters() {
+async fn a_job_that_always_exceeds_the_deadline_is_dead_lettered() {
     let broker = MemoryBroker::new();
     broker.declare_queue(QUEUE, QueueKind::Classic);
     let began = Arc::new(AtomicU32::new(0));
@@ -211,7 +211,7 @@ async fn a_delivery_that_waited_too_long_behind_others_is_given_back_and_not_sta
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_that_comes_first_is_what_stops_a_job() {
+async fn a_drain_deadline_that_comes_first_is_the_reason_of_the_stop() {
     let broker = broker();
     let began = Arc::new(AtomicU32::new(0));
     broker.send(QUEUE, "endless");

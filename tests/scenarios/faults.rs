@@ -43,7 +43,7 @@ impl Runner for Instantly {
 }
 
 #[tokio::test(start_paused = true)]
-async fn runners_that_cannot_start_back_the_pool_off_and_spend_no_attempt() {
+async fn if_runners_cannot_start_the_pool_backs_off_and_spends_no_attempt() {
     let broker = broker();
     let tries = Arc::new(AtomicU32::new(0));
     let repaired = Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -97,7 +97,7 @@ impl RunnerManager for Once {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_job_does_not_keep_a_pool_faulted_that_could_not_start_another() {
+async fn a_pool_does_not_stay_faulted_during_a_long_job() {
     let broker = broker();
     let (mut held, handler) = Held::new();
     let runners = Once {

@@ -1,4 +1,4 @@
-//! Gauges: what they say of a pool, and that they say nothing of what is gone.
+//! Gauges: their values for a pool, and their removal when a pool or a kind of runner was removed.
 
 use std::collections::BTreeMap;
 
@@ -33,13 +33,13 @@ async fn until_gauges(
     what: &str,
     looks: impl Fn(&BTreeMap<String, f64>) -> bool,
 ) -> BTreeMap<String, f64> {
-    let patience = Instant::now() + Duration::from_secs(3600);
+    let time_limit = Instant::now() + Duration::from_secs(3600);
     loop {
         let gauges = gauges(snapshots);
         if looks(&gauges) {
             return gauges;
         }
-        assert!(Instant::now() < patience, "never {what}: {gauges:#?}");
+        assert!(Instant::now() < time_limit, "never {what}: {gauges:#?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -1,5 +1,5 @@
-//! Quorum queues with a delivery limit: no message is lost, whatever the limit. A message that kills the daemon does
-//! not affect other messages.
+//! Quorum queues with a delivery limit: no message is lost with any limit. A message that kills the daemon does not
+//! affect other messages.
 
 use std::{
     collections::BTreeSet,
@@ -42,7 +42,7 @@ fn with_headers(body: &'static str, headers: &[(&str, i64)]) -> Outgoing {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fault_of_hours_costs_no_message_and_no_count() {
+async fn a_fault_of_hours_loses_no_message_and_raises_no_delivery_count() {
     for limit in LIMITS {
         for prefetch in [1, 5] {
             let broker = limited(limit);
@@ -74,7 +74,7 @@ async fn a_fault_of_hours_costs_no_message_and_no_count() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_way_to_stop_a_job_uses_the_delivery_limit_up() {
+async fn no_way_to_stop_a_job_uses_up_the_delivery_limit() {
     for limit in LIMITS {
         let broker = limited(limit);
         for n in 0..3 {
@@ -116,7 +116,7 @@ async fn no_way_to_stop_a_job_uses_the_delivery_limit_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_alarm_of_hours_costs_no_message() {
+async fn an_alarm_of_hours_loses_no_message() {
     let broker = limited(2);
     let settings = PoolSettings {
         ack_deadline: Duration::from_secs(60),
@@ -320,7 +320,7 @@ fn noted(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_too_large_to_be_renewed_runs_unchanged() {
+async fn a_message_too_large_for_a_fresh_copy_runs_unchanged() {
     for prefetch in [1, 2, 5] {
         for failures in [0, 1] {
             let broker = limited(2);

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::*;
 
-/// What is asked of the broker.
+/// A request to the broker.
 #[derive(Debug)]
 pub(crate) enum Request<'a> {
     Probe,
@@ -27,7 +27,7 @@ pub(crate) enum Request<'a> {
     Close,
 }
 
-/// What a test does with it. Each method lets everything pass unless the test says otherwise.
+/// The interventions of a test. Each method lets everything pass unless the test says otherwise.
 #[async_trait]
 pub(crate) trait Hook: fmt::Debug + Send + Sync + 'static {
     /// Before the broker has it. An error is the answer, and the broker never has it.
@@ -121,7 +121,7 @@ impl<H: Hook> QueueDriver for Hooked<H> {
     }
 
     async fn close(&self) {
-        // An error would be nobody's.
+        // An error has no receiver.
         let _ = self.hook.before(Request::Close).await;
         self.broker.close().await;
     }

@@ -1,4 +1,4 @@
-//! What an operator orders, carried out by a pool.
+//! Orders of an operator, carried out by a pool.
 
 use std::sync::Mutex;
 
@@ -12,7 +12,7 @@ use tidegate::{
 
 use super::*;
 
-/// A wall clock that goes with tokio's.
+/// A wall clock that follows tokio's clock.
 fn clock() -> Clock {
     let (wall, start) = (at(0), Instant::now());
     Clock::new(move || wall + start.elapsed())
@@ -22,7 +22,7 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
-/// Keeps orders as a file would.
+/// Stores orders like a file.
 #[derive(Default)]
 struct Kept {
     orders: Mutex<AllOrders>,
@@ -146,7 +146,7 @@ async fn orders_hold_over_a_reload_and_the_policy_until_the_file_changes_it() {
     );
     assert!(after.orders.no_shrink.is_some());
 
-    // A pool that goes takes its orders along: one of its name is another pool.
+    // A removed pool loses its orders. A later pool with the same name has none.
     supervisor.reconfigure(Vec::new()).await.unwrap();
     until_kept(&kept, AllOrders::is_empty).await;
     supervisor
@@ -157,7 +157,7 @@ async fn orders_hold_over_a_reload_and_the_policy_until_the_file_changes_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_takes_orders_up_before_it_takes_a_message() {
+async fn a_restart_restores_orders_before_it_takes_a_message() {
     let broker = broker();
     let kept = Arc::default();
     let of_the_file = || settings(Policy::backlog(10).max(50));
@@ -165,7 +165,7 @@ async fn a_restart_takes_orders_up_before_it_takes_a_message() {
     for order in [Order::Pause { until: None }, set(&supervisor, &["max=4"])] {
         let steered = supervisor.steer(&name(), order, root()).await.unwrap();
         assert_eq!(steered.not_stored, None);
-        // Stored before the caller hears of it: a crash from here on loses nothing.
+        // The order is stored before the caller gets the answer, so a later crash loses nothing.
         assert_eq!(*kept.orders.lock().unwrap(), supervisor.orders());
     }
     supervisor.drain(Duration::from_secs(9)).await.unwrap();
@@ -186,7 +186,7 @@ async fn a_restart_takes_orders_up_before_it_takes_a_message() {
     assert_eq!(orders.policy.expect("a policy").what.policy.max, 4);
     drop(again);
 
-    // Changed while nobody ran: the file wins there too.
+    // The file was changed while no daemon ran. The file wins in that case too.
     let changed = settings(Policy::backlog(10).max(40));
     let again = start_kept(&broker, changed, &kept);
     assert!(status(&again).orders.policy.is_none());
@@ -244,7 +244,7 @@ async fn a_pool_that_is_drained_becomes_empty_and_stays_so_until_it_is_resumed()
         (draining.state, draining.intake),
         (PoolState::Draining, IntakeStatus::Draining)
     );
-    assert_eq!(draining.runners.busy, 2, "what runs goes on");
+    assert_eq!(draining.runners.busy, 2, "running jobs continue");
     assert!(
         supervisor.readiness().is_ready(),
         "{:?}",

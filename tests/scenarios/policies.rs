@@ -1,4 +1,4 @@
-//! Policies of a program's own.
+//! Custom policies of a program.
 
 use std::sync::Mutex;
 
@@ -10,10 +10,10 @@ use tidegate::{
 
 use super::*;
 
-/// What a policy was asked with: ready, held, demand, expected, whether wall time was known, and rates.
+/// The inputs of a policy: ready, held, demand, expected, whether wall time was known, and rates.
 type Asked = (u64, u64, u64, u32, bool, Option<Rates>);
 
-/// One worker more each time that it is asked, and a diary.
+/// A policy that adds one worker each time it is asked, and records its inputs.
 struct Rising {
     asked: Arc<Mutex<Vec<Asked>>>,
     workers: u32,
@@ -49,7 +49,7 @@ fn rising() -> (Arc<Mutex<Vec<Asked>>>, OwnPolicy) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_of_ones_own_is_asked_with_all_that_is_known_and_remembers() {
+async fn a_custom_policy_gets_all_facts_and_keeps_its_state() {
     let broker = broker();
     for _ in 0..2000 {
         broker.send(QUEUE, "job");
@@ -76,7 +76,7 @@ async fn a_policy_of_ones_own_is_asked_with_all_that_is_known_and_remembers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_of_ones_own_yields_to_a_kind_that_is_set_by_hand_and_keeps_to_bounds() {
+async fn a_kind_set_by_hand_replaces_a_custom_policy_and_bounds_still_apply() {
     let broker = broker();
     for _ in 0..2000 {
         broker.send(QUEUE, "job");

@@ -1,4 +1,4 @@
-//! What is made ready before a pool takes messages that may have to be copied at once.
+//! What a pool prepares before it takes messages: it may have to copy the first one at once.
 
 use tidegate::queue::QueueError;
 use tokio::sync::watch;
@@ -55,7 +55,7 @@ async fn nothing_is_taken_before_copies_can_be_published() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_nothing_can_be_published_jobs_run_all_the_same() {
+async fn jobs_run_even_if_nothing_can_be_published() {
     let broker = broker();
     broker.send(QUEUE, "one");
     let hook = Preparing::new();

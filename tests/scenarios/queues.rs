@@ -34,7 +34,7 @@ impl EventSink for Reconciles {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_queue_that_stays_missing_is_looked_for_less_often_and_found_within_five_seconds() {
+async fn a_missing_queue_is_probed_less_and_less_often_but_found_within_five_seconds() {
     let broker = MemoryBroker::new();
     let reconciles = Arc::new(Reconciles::default());
     let pool = PoolSpec {
@@ -66,7 +66,7 @@ async fn a_queue_that_stays_missing_is_looked_for_less_often_and_found_within_fi
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_queue_that_is_deleted_under_the_workers_is_waited_for_again() {
+async fn after_a_queue_is_deleted_the_pool_waits_for_it_again() {
     let broker = broker();
     let supervisor = start(
         &broker,
@@ -109,7 +109,7 @@ async fn a_pool_may_declare_its_queue_itself_and_again_when_it_is_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_queue_with_another_declaration_is_used_and_reported() {
+async fn a_queue_that_was_declared_differently_is_used_and_reported() {
     let broker = broker();
     let settings = PoolSettings {
         declare: Declare::Classic,

@@ -76,7 +76,7 @@ impl EventSink for Crashed {
 }
 
 #[tokio::test(start_paused = true)]
-async fn runners_that_were_lost_with_their_jobs_count_as_crashed_as_those_that_died_idle_do() {
+async fn runners_that_died_with_a_job_count_as_crashed_like_those_that_died_idle() {
     let broker = broker();
     let runners = Mortal::default();
     let crashed = Arc::new(Crashed::default());
@@ -158,13 +158,17 @@ async fn a_flush_of_all_stops_running_jobs_and_gives_them_back() {
     let (broker, supervisor, mut held) = busy(2, settings(Policy::fixed(2))).await;
     let result = supervisor.flush(&name(), FlushMode::Idle).await.unwrap();
     assert!(result.metric_stats.is_empty());
+    assert_eq!(result.jobs_told, 0);
     throughout(&supervisor, Duration::from_secs(20), "still busy", |pool| {
         pool.runners.busy == 2
     })
     .await;
 
     supervisor.pause(&name()).await.unwrap();
-    supervisor.flush(&name(), FlushMode::All).await.unwrap();
+    let result = supervisor.flush(&name(), FlushMode::All).await.unwrap();
+    assert_eq!(result.jobs_told, 2);
+    let again = supervisor.flush(&name(), FlushMode::All).await.unwrap();
+    assert_eq!(again.jobs_told, 0, "each job was told once");
     let after = until(&supervisor, "flushed", |pool| {
         pool.runners.busy == 0 && pool.workers.draining == 0
     })
@@ -196,13 +200,13 @@ async fn deliveries_that_wait_behind_a_running_job_are_counted_and_explained() {
     let decision = supervisor.explain(&name()).unwrap();
     assert_eq!((decision.inputs.held, decision.inputs.behind), (5, 4));
     let text = decision.to_string();
-    let wanted = "4  of the held wait behind a running job; prefetch = 1 spreads them";
+    let wanted = "4  of the held messages wait behind a running job; prefetch = 1 avoids that";
     assert!(text.contains(wanted), "{text}");
     let json = serde_json::to_value(&decision).unwrap();
     assert_eq!(json["inputs"]["behind"], 4);
 }
 
-/// The attempt of each failure, and what becomes of its message.
+/// The attempt of each failure, and how its message is settled.
 #[derive(Debug, Default)]
 struct Failed(Mutex<Vec<(u32, Fate)>>);
 
@@ -219,7 +223,7 @@ impl EventSink for Failed {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sink_is_told_of_each_failure_and_what_becomes_of_its_message() {
+async fn a_sink_gets_each_failure_with_the_settlement_of_its_message() {
     let broker = broker();
     let failed = Arc::new(Failed::default());
     let settings = PoolSettings {

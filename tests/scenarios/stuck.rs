@@ -21,7 +21,7 @@ fn send_five(broker: &MemoryBroker) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pool_that_is_given_nothing_is_stuck_after_a_while_and_active_with_the_first_delivery() {
+async fn a_pool_without_deliveries_is_stuck_after_a_while_and_active_with_the_first_delivery() {
     let broker = broker();
     broker.set_withholds(true);
     send_five(&broker);
@@ -104,7 +104,7 @@ async fn a_pool_whose_workers_are_all_busy_is_not_stuck() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn consumers_that_are_refused_for_good_are_a_cause_at_once_and_tried_less_and_less_often() {
+async fn permanently_refused_consumers_are_a_cause_at_once_and_are_tried_less_and_less_often() {
     let broker = broker();
     broker.send(QUEUE, "a");
     broker.set_refuses(Some(QueueErrorKind::AccessRefused));

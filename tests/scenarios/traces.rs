@@ -44,7 +44,7 @@ fn take_spans() {
     });
 }
 
-/// What handlers were told of their trace.
+/// The traces that handlers received.
 type Told = Arc<Mutex<Vec<[Option<String>; 2]>>>;
 
 /// A pool whose jobs say what they are told, and ask for another attempt the first time.
@@ -97,7 +97,7 @@ async fn a_handler_gets_the_trace_of_its_message_on_every_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_is_told_nothing_of_a_trace_that_is_invalid() {
+async fn a_handler_does_not_get_an_invalid_trace() {
     let (broker, told) = (broker(), Told::default());
     let builder = Supervisor::builder()
         .driver(broker.clone())

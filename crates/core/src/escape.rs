@@ -1,4 +1,4 @@
-//! Escaping of foreign text that people see in a terminal or a log.
+//! Escaping of untrusted text that people see in a terminal or a log.
 //!
 //! One rule for all of it, see [`is_hidden`]. The module is pure and in the lowest layer, so that every module that
 //! shows foreign text can use it.
@@ -82,10 +82,10 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-fn escape(out: &mut impl Write, text: &str, but: impl Fn(char) -> bool) -> fmt::Result {
+fn escape(out: &mut impl Write, text: &str, except: impl Fn(char) -> bool) -> fmt::Result {
     let mut shown = 0;
     for (at, char) in text.char_indices() {
-        if is_hidden(char) && !but(char) {
+        if is_hidden(char) && !except(char) {
             out.write_str(&text[shown..at])?;
             write!(out, "{}", char.escape_default())?;
             shown = at + char.len_utf8();
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_what_steers_a_terminal_and_leaves_the_rest() {
+    fn escapes_what_controls_a_terminal_and_leaves_the_rest() {
         let text = "caf\u{e9}\t\u{1b}[31mred\r\n\u{9b}2J \\n";
         assert_eq!(
             Escaped(text).to_string(),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_cannot_be_ended_by_what_is_in_them() {
+    fn text_in_quotes_cannot_end_the_quotes() {
         let text = "a \"b\" \\ c\t\u{202e}";
         assert_eq!(Quoted(text).to_string(), r#""a \"b\" \\ c\t\u{202e}""#);
         assert_eq!(Quoted("").to_string(), r#""""#);

@@ -8,6 +8,7 @@
 
 pub mod decide;
 pub mod escape;
+mod json_time;
 pub mod queue;
 pub mod runner;
 pub mod settings;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::escape::Escaped;
 
 /// An error and its causes in one line. A cause that the error above it quotes at its end is not repeated.
@@ -37,6 +39,12 @@ pub fn short_duration(duration: Duration) -> String {
         .replace(' ', "")
 }
 
+/// A point in time: RFC 3339 in UTC with whole seconds, such as `2026-01-02T03:04:05Z`. JSON has the same form, with
+/// fractions of a second.
+pub fn time(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 /// The duration that `text` means, such as `500ms` or `1h 30m`. `None` if the text is invalid or far too long. Each
 /// number needs a unit, also 0.
 pub fn parse_duration(text: &str) -> Option<Duration> {
@@ -49,6 +57,26 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     match is_sane && text.trim() != "0" {
         true => humantime::parse_duration(text).ok(),
         false => None,
+    }
+}
+
+/// A number with its noun: `1 job`, `2 jobs`. The noun is in the singular.
+pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
+    let count = count.try_into().unwrap_or(u64::MAX);
+    format!("{count} {}", noun_for(count, noun))
+}
+
+/// The noun alone, in the form for a number that is written in another way, such as `20,000`.
+pub fn noun_for(count: impl TryInto<u64>, noun: &str) -> String {
+    let plural = format!("{noun}{}", if noun.ends_with('s') { "es" } else { "s" });
+    form_for(count, noun, &plural).to_owned()
+}
+
+/// The form of a verb, or of another word, that fits a number: `form_for(jobs, "was", "were")`.
+pub fn form_for<'w>(count: impl TryInto<u64>, one: &'w str, more: &'w str) -> &'w str {
+    match count.try_into() {
+        Ok(1) => one,
+        _ => more,
     }
 }
 
@@ -127,6 +155,24 @@ mod tests {
         for text in ["", "0", "5", "-5s", "5s ago", "PT5S", "5S", "9999999999s"] {
             assert_eq!(parse_duration(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_noun_and_a_verb_fit_their_number() {
+        assert_eq!(counted(0_u32, "job"), "0 jobs");
+        assert_eq!(counted(1_u64, "dead letter"), "1 dead letter");
+        assert_eq!(counted(2_usize, "process"), "2 processes");
+        assert_eq!(noun_for(1_i32, "worker"), "worker");
+        assert_eq!(form_for(1_u8, "was", "were"), "was");
+        assert_eq!(form_for(0_u8, "was", "were"), "were");
+    }
+
+    #[test]
+    fn a_time_is_rfc_3339_in_utc_with_whole_seconds() {
+        let text = "2026-01-02T03:04:05.678Z";
+        assert_eq!(time(text.parse().unwrap()), "2026-01-02T03:04:05Z");
+        let east = "2026-01-02T04:04:05+01:00";
+        assert_eq!(time(east.parse().unwrap()), "2026-01-02T03:04:05Z");
     }
 
     #[test]

@@ -1,17 +1,17 @@
 //! Traces: recorded arrivals, as text.
 //!
-//! A trace is CSV with a head line. `time,arrivals`: so many arrivals from this time until the next line's. `time` alone:
-//! one arrival at each line's time. Times are seconds, or RFC 3339, and never fall. What a trace is played for (a load, a
-//! simulation) is not known here.
+//! A trace is CSV with a head line. `time,arrivals`: the number of arrivals from this time until the time of the next
+//! line. `time` alone: one arrival at each line's time. Times are seconds, or RFC 3339, and never decrease. This module
+//! does not depend on the use of a trace (a load, a simulation).
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// Most arrivals that one line may have. A count beyond it is a mistake, not a load.
+/// The maximum number of arrivals in one line. A higher count is a mistake in the file.
 const MAX_COUNT: f64 = 1e12;
 
-/// Longest that a trace may last: a hundred years.
+/// The longest duration of a trace: a hundred years.
 const MAX_SECONDS: f64 = 100.0 * 366.0 * 86_400.0;
 
 /// Arrivals over time, from the trace's first line on.
@@ -21,19 +21,19 @@ pub struct Trace {
     spans: Vec<Span>,
 }
 
-/// A span of time, and what arrives in it at an even rate.
+/// A span of time, and the number of arrivals in it, at an even rate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Span {
     /// How long it is. All of a span without length arrives at once.
     pub length: Duration,
-    /// How many arrive. Not always whole: a trace may hold averages.
+    /// The number of arrivals. It may be a fraction, because a trace may contain averages.
     pub arrivals: f64,
 }
 
 /// A text is not a trace.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("read line {line} of the trace: {what}")]
+#[error("failed to read line {line} of the trace: {what}")]
 pub struct TraceError {
     /// The line, 1 for the first.
     pub line: usize,
@@ -58,7 +58,7 @@ impl Trace {
     /// # Errors
     /// The text has no such head line, has no line after it, or a line that cannot be read or goes back in time.
     pub fn parse(text: &str) -> Result<Self, TraceError> {
-        // Spreadsheets put a mark before the first letter.
+        // Spreadsheets write a byte order mark at the start.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut lines = (1..).zip(text.lines());
         let form = match lines.next() {
@@ -118,13 +118,13 @@ impl Trace {
         &self.spans
     }
 
-    /// All that arrives.
+    /// The total number of arrivals.
     pub fn arrivals(&self) -> f64 {
         self.spans.iter().map(|span| span.arrivals).sum()
     }
 
-    /// Its two parts, before and after this time from its beginning. A span in which the time falls is divided, and so are its
-    /// arrivals.
+    /// Its two parts, before and after this time from its beginning. If the time is inside a span, the span and its
+    /// arrivals are divided.
     #[must_use]
     pub fn split(&self, at: Duration) -> (Self, Self) {
         let mut parts = (Vec::new(), Vec::new());
@@ -197,7 +197,7 @@ fn seconds(text: &str) -> Result<f64, String> {
     let time: Timestamp = text
         .parse()
         .map_err(|_| format!("{text:?} is not a number of seconds, and not an RFC 3339 time"))?;
-    // To a microsecond or so, which is finer than anything is sent.
+    // The precision is about a microsecond, which is enough for sending.
     Ok(time.as_microsecond() as f64 / 1e6)
 }
 
@@ -221,7 +221,7 @@ fn spans(form: Form, points: &[(f64, f64)]) -> Vec<Span> {
             spans.extend(points.last().map(|last| span(gap, last.1)));
             spans
         }
-        // Each arrives at once, and then nothing does until the next.
+        // Each arrives at once. Nothing arrives until the next.
         Form::Single => {
             let mut spans = vec![span(0.0, 1.0)];
             for (gap, _) in gaps {
@@ -283,13 +283,13 @@ mod tests {
     }
 
     #[test]
-    fn one_line_alone_arrives_at_once() {
+    fn a_single_line_arrives_at_once() {
         let trace = Trace::parse("time,arrivals\n7,100").expect("a trace");
         assert_eq!(trace.spans(), of(&[(0.0, 100.0)]));
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_line() {
+    fn a_problem_is_reported_with_its_line() {
         for (text, line, word) in [
             ("", 1, "no arrival"),
             ("time,arrivals\n", 1, "no arrival"),

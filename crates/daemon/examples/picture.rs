@@ -2,8 +2,8 @@
 //!
 //!     picture OUT.svg COLUMNS ROWS SECONDS KEYS COMMAND...
 //!
-//! Runs the command in a pseudo-terminal until it ends, or for so many seconds. It types the keys half way, and at the end
-//! `q`, as for `tidegate top`.
+//! Runs the command in a pseudo-terminal until it ends, or for the given number of seconds. It types the keys after
+//! half of that time, and at the end `q`, as for `tidegate top`.
 
 use std::{
     env,
@@ -109,7 +109,7 @@ fn run(
         child.wait()?;
         return Ok(screen);
     }
-    // All that it has written is there once the terminal is closed.
+    // The reader ends at the end of the output, after the terminal was closed.
     drop(keys);
     let _ = reader.join();
     Ok(taken(&parser))
@@ -144,7 +144,7 @@ fn svg(screen: &vt100::Screen, columns: u16, rows: u16) -> Result<String, std::f
     Ok(svg)
 }
 
-/// Draws the cells of one look from here on. Returns the column after them.
+/// Draws the cells from this column that have the same style. Returns the column after them.
 fn piece(
     svg: &mut String,
     screen: &vt100::Screen,
@@ -183,7 +183,7 @@ fn piece(
             ""
         };
         let text = text.replace('&', "&amp;").replace('<', "&lt;");
-        // The length keeps columns where they are, whatever font there is.
+        // The length keeps columns in place with any font.
         writeln!(
             svg,
             "<text x=\"{x:.1}\" y=\"{:.1}\" textLength=\"{width:.1}\" lengthAdjust=\"spacingAndGlyphs\" fill=\"{}\"{weight} \
@@ -195,7 +195,7 @@ fn piece(
     Ok(end)
 }
 
-/// How a cell looks.
+/// The style of a cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Look {
     ink: String,

@@ -1,4 +1,5 @@
-//! What was done by hand, for the dashboard: the last actions, in memory, gone after a restart. The log has all of them.
+//! The last actions of operators, for the dashboard. They are kept in memory and lost at a restart. The log has all of
+//! them.
 //!
 //! Written by what steers pools, read by the HTTP routes.
 
@@ -9,7 +10,10 @@ use std::{
 
 use jiff::Timestamp;
 use serde::Serialize;
-use tidegate::decide::{Order, PoolName};
+use tidegate::{
+    decide::{Order, PoolName},
+    text::time,
+};
 
 /// Actions that are kept.
 const KEPT: usize = 200;
@@ -19,13 +23,13 @@ const KEPT: usize = 200;
 pub struct Action {
     /// When.
     pub at: Timestamp,
-    /// The pool, where it was about one.
+    /// The pool, if the action was about one.
     pub pool: Option<PoolName>,
     /// What: `pause`, `scale 5`.
     pub act: String,
     /// Who, as far as that is known.
     pub by: String,
-    /// What came of it: `done`, or why it was refused.
+    /// The result: `done`, or why it was refused.
     pub outcome: String,
 }
 
@@ -59,7 +63,7 @@ impl Actions {
     }
 }
 
-/// What came of an order, for the log of actions.
+/// The result of an order, for the log of actions.
 pub(crate) fn done(changed: bool) -> &'static str {
     match changed {
         true => "done",
@@ -67,17 +71,20 @@ pub(crate) fn done(changed: bool) -> &'static str {
     }
 }
 
-/// An order as the log of actions has it: as it is typed.
+/// An order as text for the log of actions, in the form in which it is typed.
 pub(crate) fn as_typed(order: &Order) -> String {
     match order {
-        Order::Pause { until: Some(until) } => format!("pause until {until}"),
+        Order::Pause { until: Some(until) } => format!("pause until {}", time(*until)),
         Order::Pin { workers } => format!("scale {workers}"),
         Order::Unpin => "scale auto".to_owned(),
-        Order::ForbidShrinking { .. } => "pause --shrinking".to_owned(),
+        Order::ForbidShrinking { until: Some(until) } => {
+            format!("pause --shrinking until {}", time(*until))
+        }
+        Order::ForbidShrinking { until: None } => "pause --shrinking".to_owned(),
         Order::AllowShrinking => "resume --shrinking".to_owned(),
         Order::SetPolicy(_) => "policy set".to_owned(),
         Order::ResetPolicy => "policy reset".to_owned(),
-        order => order.act().to_owned(),
+        order => order.act().to_string(),
     }
 }
 

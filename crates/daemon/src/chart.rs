@@ -1,6 +1,6 @@
 //! Charts as SVG: panels with lines, one below the other, over the same time.
 //!
-//! Knows nothing of what the lines are about.
+//! Does not depend on the meaning of the lines.
 
 use std::path::Path;
 
@@ -42,9 +42,9 @@ pub(crate) struct Chart {
     /// A line below the title.
     pub(crate) subtitle: String,
     pub(crate) panels: Vec<Panel>,
-    /// What the time below the panels is.
+    /// The label of the time axis.
     pub(crate) caption: &'static str,
-    /// Where the time ends.
+    /// The end of the time axis.
     pub(crate) end: f64,
 }
 
@@ -53,16 +53,16 @@ pub(crate) struct Line {
     pub(crate) name: String,
     pub(crate) colour: RGBColor,
     pub(crate) points: Vec<(f64, f64)>,
-    /// Whether it goes in steps, and is filled below.
+    /// Whether it is drawn in steps, and filled below.
     pub(crate) is_filled: bool,
 }
 
 /// One panel of a chart.
 pub(crate) struct Panel {
-    /// What is shown, in which unit.
+    /// The quantity, and its unit.
     pub(crate) heading: &'static str,
     pub(crate) lines: Vec<Line>,
-    /// Said in the place of lines, where there are none.
+    /// The text in place of lines, if there are none.
     pub(crate) nothing: &'static str,
 }
 
@@ -153,7 +153,7 @@ fn draw_panel(area: &Area<'_>, panel: &Panel, end: f64) -> Result<(), ChartError
     panel_head(area, panel)
 }
 
-/// Heading and legend, above the lines where they hide none of them.
+/// Heading and legend, above the lines, so that they hide none of them.
 fn panel_head(area: &Area<'_>, panel: &Panel) -> Result<(), ChartError> {
     // A picture without fonts does not know how wide its texts are.
     let width_of = |text: &str| text.len() as i32 * 6;
@@ -201,7 +201,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// At most three places, and none that say nothing.
+/// At most three decimal places, without zeros at the end.
 fn plain(value: f64) -> String {
     let text = format!("{value:.3}");
     let text = text.trim_end_matches('0').trim_end_matches('.');

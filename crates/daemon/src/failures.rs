@@ -1,7 +1,7 @@
-//! The last failures of each pool, for the dashboard: in memory, bounded, gone after a restart.
+//! The last failures of each pool, for the dashboard. They are kept in memory, are bounded, and are lost at a restart.
 //!
-//! Written by workers through [`EventSink`], read by the HTTP routes. What a job wrote is kept as it is and only ever sent
-//! as JSON: readers escape it.
+//! Written by workers through [`EventSink`], read by the HTTP routes. The output of a job is kept unchanged and only
+//! sent as JSON: readers escape it.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -37,11 +37,11 @@ pub struct Recent {
     attempt: u32,
     /// `retried` or `dead`.
     outcome: &'static str,
-    /// Milliseconds until it runs again, where it does.
+    /// Milliseconds until it runs again, if it does.
     retry_in_ms: Option<u64>,
-    /// Why it is dead, where it is: the word of the dead letter's header.
+    /// The reason of the dead letter, if there is one: the value of its header.
     reason: Option<&'static str>,
-    /// The kind of the failure in one word, where a runner saw it.
+    /// The kind of the failure in one word, if a runner reported it.
     failure: Option<&'static str>,
     exit_code: Option<i32>,
     signal: Option<i32>,
@@ -113,7 +113,7 @@ impl Failures {
     }
 }
 
-/// Where the library's events go: the file, where there is one, and the last failures.
+/// The sink for the library's events: the events file, if there is one, and the last failures.
 #[derive(Debug)]
 pub(crate) struct Events {
     /// The file.

@@ -1,4 +1,4 @@
-//! What the pools were like over the last hour, for the dashboard: samples in memory, bounded, one each five seconds.
+//! The history of the pools over the last hour, for the dashboard: a limited number of samples in memory, one each five seconds.
 //!
 //! Written by one task of the daemon, read by the HTTP routes. Nothing of it is kept over a restart.
 
@@ -34,7 +34,7 @@ pub struct History(Arc<Mutex<HashMap<PoolName, Ring>>>);
 #[derive(Debug, Default)]
 struct Ring {
     samples: VecDeque<Sample>,
-    /// What the pool had counted at the last sample. `None` before the first: jobs from before are in no sample.
+    /// The pool's counts at the last sample. `None` before the first sample: earlier jobs are in no sample.
     counted: Option<JobTotals>,
 }
 
@@ -170,7 +170,7 @@ pub struct NamedColumns {
 }
 
 impl History {
-    /// Takes samples until it is dropped. Of a pool that is gone it forgets the failures too.
+    /// Takes samples until it is dropped. When a pool is removed, its failures are forgotten too.
     pub async fn keep(self, supervisor: Supervisor, failures: Failures) {
         let mut ticks = time::interval(STEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -184,7 +184,7 @@ impl History {
 
     fn take(&self, pools: &[PoolStatus], at: i64) {
         let mut rings = self.lock();
-        // A pool that is gone has no history.
+        // A removed pool has no history.
         rings.retain(|name, _| pools.iter().any(|pool| pool.name == *name));
         for pool in pools {
             let ring = rings.entry(pool.name.clone()).or_default();
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_an_hour_and_forgets_what_is_older() {
+    fn keeps_an_hour_and_forgets_older_samples() {
         let history = History::default();
         for n in 0..SAMPLES + 3 {
             history.take(&[pool("a", n as u64)], n as i64 * 5);

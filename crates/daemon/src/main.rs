@@ -1,4 +1,4 @@
-//! The `tidegate` program: everything is in the library beside it.
+//! The `tidegate` program. All its code is in the library of this crate.
 
 fn main() -> std::process::ExitCode {
     tidegate_daemon::cli::main()

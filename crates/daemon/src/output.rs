@@ -13,6 +13,7 @@ use serde::Serialize;
 use tidegate::{
     config::{NotFound, Source},
     escape::{Escaped, escaped_json},
+    text::counted,
 };
 
 use crate::telemetry::stderr::{self, LogPriority};
@@ -32,7 +33,7 @@ pub enum Exit {
     Usage,
     /// The broker or the supervisor is not reachable.
     Unavailable,
-    /// Jobs were given back because a drain took too long or was cut short.
+    /// Jobs were given back because a drain took too long or was interrupted.
     GivenBack,
     /// The configuration is invalid.
     BadConfiguration,
@@ -112,7 +113,7 @@ impl Failure {
     }
 }
 
-/// What has failed. Errors of the library are complete sentences. The texts of the program omit the first words, which
+/// A failure. Errors of the library are complete sentences. The texts of the program omit the first words, which
 /// are printed once for a whole chain.
 fn after_failed_to(error: &dyn std::error::Error) -> String {
     let text = error.to_string();
@@ -132,10 +133,7 @@ pub(super) fn no_configuration(error: NotFound) -> Failure {
 
 /// An invalid configuration whose problems were already printed.
 pub(super) fn bad_configuration(source: &Source, problems: usize) -> Failure {
-    let count = match problems {
-        1 => "1 problem".to_owned(),
-        count => format!("{count} problems"),
-    };
+    let count = counted(problems, "problem");
     let file = source.file().display().to_string();
     Failure::new(
         Exit::BadConfiguration,
@@ -147,7 +145,7 @@ pub(super) fn bad_configuration(source: &Source, problems: usize) -> Failure {
 /// Prints a warning on standard error. The command continues.
 pub(super) fn warn(what: &str) {
     let mut err = anstream::stderr().lock();
-    // If standard error is closed, nobody can read the warning.
+    // If standard error is closed, the warning cannot be read.
     let _ = writeln!(err, "{WARNING}warning:{WARNING:#} {}", Escaped(what));
 }
 
@@ -163,7 +161,7 @@ impl fmt::Display for Said {
 
 impl Error for Said {}
 
-/// Writes to standard error, with colours only if it is a terminal that wants them. In a process with a log the text
+/// Writes to standard error, with colours only if it is a terminal that supports them. In a process with a log the text
 /// goes through the log's writer, after earlier log lines, and this call never waits for the reader.
 pub(super) fn tell(text: &[u8]) {
     let Some(log) = stderr::started() else {
@@ -177,7 +175,7 @@ pub(super) fn tell(text: &[u8]) {
     log.push(&shown.into_inner(), LogPriority::Important);
 }
 
-/// Writes data to standard output, with colours only if it is a terminal that wants them.
+/// Writes data to standard output, with colours only if it is a terminal that supports them.
 pub(super) fn write(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = anstream::stdout().lock();
     out.write_all(bytes)
@@ -245,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn says_failed_to_once_of_errors_that_say_it_themselves() {
+    fn writes_failed_to_only_once_if_the_error_has_it_too() {
         let error = anyhow!("failed to publish").context("failed to put all of them back");
         let failure = Failure::new(Exit::Unexpected, error);
         insta::assert_snapshot!(printed(&failure), @r"
@@ -261,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_a_broken_pipe_below_other_words() {
+    fn recognizes_a_broken_pipe_below_other_errors() {
         let pipe = anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe));
         assert!(Failure::new(Exit::Unexpected, pipe.context("write")).is_broken_pipe());
         assert!(!Failure::new(Exit::Unexpected, anyhow!("write")).is_broken_pipe());

@@ -86,7 +86,7 @@ struct Line {
     arrivals: u64,
 }
 
-/// What was recorded of a pool so far.
+/// The recording of a pool so far.
 #[derive(Debug, Default)]
 struct Recording {
     total: Option<u64>,
@@ -103,7 +103,7 @@ impl Recording {
         let arrivals = match (self.total, total) {
             (_, None) => 0,
             (None, Some(total)) => total,
-            // A queue that was made anew counts from zero.
+            // A queue that was created again counts from zero.
             (Some(before), Some(total)) => total.checked_sub(before).unwrap_or(total),
         };
         self.total = total.or(self.total);
@@ -153,7 +153,7 @@ fn whole_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
-/// What is at the place of a recording.
+/// The file that exists at the path of a recording.
 enum State {
     Absent,
     /// A recording that may be continued: its length without a torn line, and the time of its last line.
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_one_line() {
+    fn a_time_without_arrivals_is_one_line() {
         let mut recording = Recording::default();
         let totals = [
             None,
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_no_part_of_the_last_line() {
+    fn a_pause_does_not_count_as_part_of_the_last_line() {
         let folder = tempfile::tempdir().unwrap();
         append_at(folder.path(), 0, 7);
         append_at(folder.path(), 3600, 3);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_a_crash_has_torn_is_cut_off() {
+    fn an_incomplete_last_line_is_cut_off() {
         let folder = tempfile::tempdir().unwrap();
         append_at(folder.path(), 0, 7);
         let path = folder.path().join("jobs.csv");
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_someone_else_is_moved_aside() {
+    fn a_state_file_of_another_user_is_moved_aside() {
         let folder = tempfile::tempdir().unwrap();
         for content in ["", "hello\n", "time,arrivals\nnever,1\n", "time,arrivals\n"] {
             fs::write(folder.path().join("jobs.csv"), content).unwrap();

@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
-use tidegate::{
-    api::v1::{self, RefusedReload},
-    run::PoolStatus,
-};
+use tidegate::api::v1::RefusedReload;
 
 const RELOADS: &str = "tidegate_reloads_total";
 const SUCCESS: &str = "tidegate_config_reload_success";
+/// The outcome of a reload: the label `outcome`.
+pub(crate) const OUTCOMES: [&str; 2] = [TAKEN, REFUSED];
+const TAKEN: &str = "taken";
+const REFUSED: &str = "refused";
 const TAKEN_AT: &str = "tidegate_config_reload_success_timestamp_seconds";
 
 /// Describes the metrics of reloads.
@@ -23,12 +24,12 @@ pub(crate) fn describe() {
     );
     describe_gauge!(
         SUCCESS,
-        "Whether the newest configuration was taken over: 0 where it was refused and an older one runs."
+        "Whether the newest configuration was applied: 0 if it was refused and an older one runs."
     );
     describe_gauge!(
         TAKEN_AT,
         Unit::Seconds,
-        "When a configuration was last taken over, at the start or later, in seconds since the epoch."
+        "When a configuration was last applied, at the start or later, in seconds since the epoch."
     );
 }
 
@@ -37,13 +38,13 @@ const REASONS: usize = 10;
 
 /// Remembers the last reload. Written by the daemon, read by the HTTP routes.
 #[derive(Debug, Clone, Default)]
-pub struct Reloads(Arc<Mutex<Option<RefusedReload>>>);
+pub(crate) struct Reloads(Arc<Mutex<Option<RefusedReload>>>);
 
 impl Reloads {
     /// No reload so far. The configuration of the start counts as applied.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         describe();
-        for outcome in ["taken", "refused"] {
+        for outcome in OUTCOMES {
             counter!(RELOADS, "outcome" => outcome).absolute(0);
         }
         let reloads = Self::default();
@@ -52,8 +53,8 @@ impl Reloads {
     }
 
     /// The configuration was applied.
-    pub fn taken(&self) {
-        counter!(RELOADS, "outcome" => "taken").increment(1);
+    pub(crate) fn taken(&self) {
+        counter!(RELOADS, "outcome" => TAKEN).increment(1);
         self.succeed();
     }
 
@@ -64,8 +65,8 @@ impl Reloads {
     }
 
     /// The configuration was refused.
-    pub fn refused(&self, file: &str, why: Vec<String>) {
-        counter!(RELOADS, "outcome" => "refused").increment(1);
+    pub(crate) fn refused(&self, file: &str, why: Vec<String>) {
+        counter!(RELOADS, "outcome" => REFUSED).increment(1);
         gauge!(SUCCESS).set(0.0);
         *self.last() = Some(RefusedReload {
             at: Timestamp::now(),
@@ -76,16 +77,8 @@ impl Reloads {
     }
 
     /// The newest configuration, if it was refused.
-    pub fn refusal(&self) -> Option<RefusedReload> {
+    pub(crate) fn refusal(&self) -> Option<RefusedReload> {
         self.last().clone()
-    }
-
-    /// A pool as the API shows it.
-    pub fn view(&self, status: PoolStatus) -> v1::Pool {
-        v1::Pool {
-            status,
-            reload_refused: self.refusal(),
-        }
     }
 
     fn last(&self) -> std::sync::MutexGuard<'_, Option<RefusedReload>> {

@@ -19,7 +19,7 @@ use crate::random::{self, Stream};
 pub(crate) struct Arrivals<'t> {
     spans: std::slice::Iter<'t, Span>,
     stream: Stream,
-    /// Where the present span begins and how long it is.
+    /// The start and length of the present span.
     begin: Duration,
     length: Duration,
     /// Seconds from its begin to the last arrival.
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn fractions_are_met_on_average() {
+    fn fractions_hold_on_average() {
         let rows: String = (0..10_000).map(|row| format!("{row},0.25\n")).collect();
         let count = times(&format!("time,arrivals\n{rows}"), 5).len();
         assert!((2400..2600).contains(&count), "{count}");

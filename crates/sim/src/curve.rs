@@ -1,4 +1,4 @@
-//! The curve of a run: what it looked like over time, for a picture.
+//! The curve of a run over time, for a plot.
 //!
 //! However long a run is, its curve has fewer than [`MOST`] points: two neighbours then become one.
 
@@ -7,13 +7,13 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use tidegate_core::decide::Moment;
 
-/// Most points. More than a picture has room for.
+/// The maximum number of points. It is more than a picture has room for.
 const MOST: usize = 1600;
 
 /// Shortest span of a point.
 const SHORTEST: Duration = Duration::from_millis(250);
 
-/// Longest wait that is told apart from longer ones in a point: a year.
+/// The longest wait that is recorded exactly in a point: a year.
 const LONGEST_US: u64 = 366 * 86_400 * 1_000_000;
 
 /// A span of time in a run.
@@ -26,21 +26,21 @@ pub struct CurvePoint {
     pub length: f64,
     /// Jobs that arrived.
     pub arrivals: u64,
-    /// Most messages that were ready.
+    /// The maximum number of ready messages.
     pub ready: u64,
-    /// Most workers.
+    /// The maximum number of workers.
     pub workers: u64,
     /// The 95th percentile of the waits that ended, in seconds. `None` if none ended. Of points that were merged it is
     /// the higher one.
     pub wait: Option<f64>,
 }
 
-/// The curve, as it is recorded. Times never fall.
+/// The recorded curve. Times never decrease.
 #[derive(Debug)]
 pub(crate) struct Curve {
     points: Vec<CurvePoint>,
     width: Duration,
-    /// Where the present span ends.
+    /// The end of the current span.
     end: Duration,
     present: CurvePoint,
     waits: Histogram<u64>,
@@ -116,7 +116,7 @@ impl Curve {
             self.width *= 2;
         }
         self.end += self.width;
-        // What holds goes on into the next span.
+        // The current values continue into the next span.
         self.present = CurvePoint {
             ready: self.ready,
             workers: self.workers,

@@ -6,7 +6,7 @@ use tidegate_core::decide::{Moment, WorkerId};
 
 /// A job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Job {
+pub(crate) struct SimJob {
     /// Its number: 0 for the first arrival.
     pub(crate) number: u64,
     /// When it arrived.
@@ -17,7 +17,7 @@ pub(crate) struct Job {
     pub(crate) was_started: bool,
 }
 
-/// What happens.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum What {
     /// The attempt with this number begins on its runner.
@@ -27,24 +27,24 @@ pub(crate) enum What {
     /// A worker is up, and may take jobs.
     Up { slot: usize, worker: WorkerId },
     /// A job comes back from its backoff.
-    Back(Job),
+    Back(SimJob),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Event {
+struct ScheduledEvent {
     at: Moment,
     /// Events of one time happen in the order in which they were planned.
     number: u64,
     what: What,
 }
 
-impl Ord for Event {
+impl Ord for ScheduledEvent {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.at, self.number).cmp(&(other.at, other.number))
     }
 }
 
-impl PartialOrd for Event {
+impl PartialOrd for ScheduledEvent {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
@@ -52,16 +52,16 @@ impl PartialOrd for Event {
 
 /// The events to come.
 #[derive(Debug, Default)]
-pub(crate) struct Events {
-    heap: BinaryHeap<Reverse<Event>>,
+pub(crate) struct EventQueue {
+    heap: BinaryHeap<Reverse<ScheduledEvent>>,
     planned: u64,
 }
 
-impl Events {
+impl EventQueue {
     pub(crate) fn plan(&mut self, at: Moment, what: What) {
         let number = self.planned;
         self.planned += 1;
-        self.heap.push(Reverse(Event { at, number, what }));
+        self.heap.push(Reverse(ScheduledEvent { at, number, what }));
     }
 
     /// When the next one is.

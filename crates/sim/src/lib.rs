@@ -33,10 +33,12 @@ mod pool;
 mod random;
 mod report;
 mod run;
+mod scaler;
 mod service;
 mod tally;
 mod tune;
 mod workers;
+mod workload;
 mod world;
 
 pub use self::{
@@ -44,7 +46,8 @@ pub use self::{
     neighbours::{Neighbour, NeighbourError},
     pool::PoolModel,
     report::{Report, Waits},
-    run::{Contender, Run, Workload, simulate},
+    run::{Contender, Run, simulate},
     service::{ServiceError, ServiceTimes},
     tune::{Tuned, Tuning, tune},
+    workload::Workload,
 };

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use tidegate_core::{
     decide::{
-        Census, Decision, Moment, Observation, Plan, Probe, Reconciler, Reconciliation, Rules,
+        Census, Decision, HeldBy, Moment, Observation, Plan, Probe, Reconciler, Reconciliation,
+        Rules,
     },
     settings::RetrySettings,
 };
 
 use crate::{
-    run::Scaler,
+    scaler::Scaler,
     world::{Start, World},
 };
 
@@ -19,13 +20,13 @@ use crate::{
 pub struct PoolModel {
     /// The name of the run.
     pub name: String,
-    /// What decides the pool's size.
+    /// The decider of the pool's size.
     pub rules: Rules,
     /// Time between two readings of the queue's depth. Above zero.
     pub poll_interval: Duration,
     /// Deliveries that each worker may hold: 1 or more.
     pub prefetch: u16,
-    /// What becomes of jobs that fail.
+    /// How jobs that fail are retried.
     pub retry: RetrySettings,
 }
 
@@ -42,15 +43,15 @@ impl PoolModel {
     }
 }
 
-/// Sees what a decision was made of, and the decision.
+/// Called with the inputs of a decision, and the decision.
 pub(crate) type Watcher<'a> = &'a mut dyn FnMut(&Observation, &Census, &Decision);
 
-/// A pool's own part: looks, decides, and carries the plan out.
+/// A pool's own part: it reads the depth, decides, and carries out the plan.
 pub(crate) struct PoolScaler<'a> {
     reconciler: Reconciler,
     poll_interval: Duration,
     next: Moment,
-    /// Whether messages were ready at the last look, and the last look at which none was.
+    /// Whether messages were ready at the last reading, and the time of the last reading without ready messages.
     has_ready: bool,
     empty: Option<Moment>,
     watcher: Watcher<'a>,
@@ -106,11 +107,12 @@ impl Scaler for PoolScaler<'_> {
             group: None,
             allowance: None,
             pressure: None,
+            held_by: HeldBy::Workers,
         };
         let Reconciliation { decision, plan, .. } =
             self.reconciler.reconcile(&observation, &census);
         (self.watcher)(&observation, &census, &decision);
-        // The reading counts from the next look on, as in a pool.
+        // The reading counts from the next reconcile on, as in a pool.
         self.has_ready = world.ready() > 0;
         if !self.has_ready {
             self.empty = Some(world.now());

@@ -6,7 +6,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 /// The generator of all streams. Its numbers are the same on every machine.
 pub(crate) type Stream = Xoshiro256PlusPlus;
 
-/// Odd constants that keep the streams apart.
+/// Odd constants that make the random streams different.
 const OF_JOBS: u64 = 0x9e37_79b9_7f4a_7c15;
 const OF_ATTEMPTS: u64 = 0xc2b2_ae3d_27d4_eb4f;
 

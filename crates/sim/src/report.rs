@@ -22,7 +22,7 @@ pub struct Report {
     pub starts: u64,
     /// Workers stopped.
     pub stops: u64,
-    /// Most workers at a time.
+    /// The maximum number of workers at a time.
     pub peak: u64,
     /// Jobs that were done.
     pub done: u64,

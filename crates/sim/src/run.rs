@@ -1,49 +1,16 @@
 //! A run: one workload, one contender.
 
-use std::time::Duration;
-
 use tidegate_core::{
-    decide::{Census, Decision, Moment, Observation},
+    decide::{Census, Decision, Observation},
     settings::RetrySettings,
-    trace::Trace,
 };
 
 use crate::{
-    CurvePoint, Neighbour, PoolModel, Report, ServiceTimes, pool::PoolScaler, world::World,
+    CurvePoint, Neighbour, PoolModel, Report, Workload, pool::PoolScaler, scaler::Scaler,
+    world::World,
 };
 
-/// What is to be done: the same for all contenders.
-#[derive(Debug, Clone)]
-pub struct Workload {
-    /// When jobs arrive.
-    pub trace: Trace,
-    /// How long they take.
-    pub service: ServiceTimes,
-    /// How long the start of a runner takes.
-    pub start_up: Duration,
-    /// Share of the attempts that fail, 0 to 1.
-    pub failures: f64,
-    /// Longest wait that is good.
-    pub target: Duration,
-    /// The seed of all draws.
-    pub seed: u64,
-}
-
-impl Workload {
-    /// A workload with runners that start at once and jobs that do not fail, a target of 30 s, and the seed 1.
-    pub fn new(trace: Trace, service: ServiceTimes) -> Self {
-        Self {
-            trace,
-            service,
-            start_up: Duration::ZERO,
-            failures: 0.0,
-            target: Duration::from_secs(30),
-            seed: 1,
-        }
-    }
-}
-
-/// What sizes the pool.
+/// The decider of the pool's size.
 #[derive(Debug, Clone)]
 pub enum Contender {
     /// tidegate.
@@ -52,9 +19,9 @@ pub enum Contender {
     Neighbour {
         /// Which.
         model: Neighbour,
-        /// Most workers.
+        /// The maximum number of workers.
         max: u32,
-        /// What becomes of jobs that fail.
+        /// How jobs that fail are retried.
         retry: RetrySettings,
     },
 }
@@ -77,15 +44,6 @@ pub struct Run {
     pub report: Report,
     /// Its course over time.
     pub curve: Vec<CurvePoint>,
-}
-
-/// What starts and stops workers.
-pub(crate) trait Scaler {
-    /// When it wants to act next. Rises with each act.
-    fn next(&self) -> Moment;
-
-    /// Looks at the world and changes its workers.
-    fn act(&mut self, world: &mut World<'_>);
 }
 
 /// Runs a workload on a contender, from the first arrival until all jobs are settled and the trace has ended.

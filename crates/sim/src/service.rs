@@ -37,7 +37,7 @@ pub enum ServiceTimes {
     InOrder(Vec<Duration>),
 }
 
-/// A text does not say how long jobs take.
+/// A text is not a valid service time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServiceError {
@@ -51,7 +51,7 @@ pub enum ServiceError {
     Line {
         /// The line, 1 for the first.
         line: usize,
-        /// What it says.
+        /// The problem.
         text: String,
     },
     /// A file has no times.
@@ -135,7 +135,7 @@ impl ServiceTimes {
             Self::InOrder(times) if times.is_empty() => None,
             Self::InOrder(times) => Some(Sampler::InOrder(times.clone())),
         };
-        // A mean of zero has no distribution of its own.
+        // A mean of zero has no such distribution.
         sampler.unwrap_or(Sampler::Fixed(self.mean()))
     }
 }
@@ -147,7 +147,7 @@ fn time(text: &str) -> Option<Duration> {
     }
 }
 
-/// What service times are drawn from.
+/// The distribution of service times.
 #[derive(Debug, Clone)]
 pub(crate) enum Sampler {
     Exponential(Exp<f64>),
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn draws_have_the_mean_and_the_deviation_that_were_asked_for() {
+    fn draws_have_the_requested_mean_and_deviation() {
         for (text, mean, deviation, off) in [
             ("exp:2s", 2.0, 2.0, 0.02),
             ("fixed:2s", 2.0, 0.0, 1e-9),

@@ -1,4 +1,4 @@
-//! What is counted during a run.
+//! The counts of a run.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{
     report::{Report, Waits},
 };
 
-/// Longest wait that is told apart from longer ones: a hundred years.
+/// The longest wait that is recorded exactly: a hundred years.
 const LONGEST_US: u64 = 100 * 366 * 86_400 * 1_000_000;
 
 /// The counts of a run.
@@ -67,13 +67,13 @@ impl Tally {
         self.curve.waited(at, us);
     }
 
-    /// So many workers are there now.
+    /// The number of workers changed to this.
     pub(crate) fn workers(&mut self, at: Moment, workers: usize) {
         self.peak = self.peak.max(workers as u64);
         self.curve.workers(at, workers as u64);
     }
 
-    /// A worker was there for this long.
+    /// A worker existed for this long.
     pub(crate) fn worked(&mut self, time: Duration) {
         self.worker_time += time;
     }

@@ -1,8 +1,8 @@
 //! Tuning: the cheapest setting of a pool's own policy that holds a target.
 //!
 //! A setting is chosen on the first part of a recording and checked on the rest, which it has not seen. The search goes
-//! from key to key: it tries values of one key, keeps the best, and goes on with the next, until a whole round changes
-//! nothing. So it finds a good setting with a few dozen runs. It does not prove that no other is better.
+//! from key to key: it tries values of one key, keeps the best, and continues with the next key, until a whole round
+//! changes nothing. So it finds a good setting with a few dozen runs. It does not prove that no other is better.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -10,7 +10,7 @@ use tidegate_core::decide::{Policy, PolicyKind, Utilisation};
 
 use crate::{PoolModel, Report, Workload};
 
-/// Most rounds over all keys.
+/// The maximum number of rounds over all keys.
 const ROUNDS: usize = 3;
 
 /// A setting must be cheaper by this share to be taken. Less is chance.
@@ -155,7 +155,7 @@ fn by_kind(model: &PoolModel) -> Vec<PoolModel> {
             .filter_map(|twentieths| Utilisation::new(f64::from(twentieths) / 20.0))
             .map(|share| with(PolicyKind::TargetWait(wait.utilisation(share))))
             .collect(),
-        // Where the steps are is for people to say.
+        // The steps must be chosen by people.
         _ => Vec::new(),
     }
 }
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_a_cheaper_setting_that_holds_the_target_on_what_it_has_not_seen() {
+    fn finds_a_cheaper_setting_that_meets_the_target_on_traffic_it_was_not_tuned_on() {
         let rows: String = (0..60)
             .map(|n| format!("{},{}\n", n * 60, 30 + 20 * (n % 3)))
             .collect();
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_no_setting_holds_is_not_called_held() {
+    fn a_target_that_no_setting_meets_is_not_reported_as_met() {
         // Two workers can do one job a second, and two come.
         let workload = workload("time,arrivals\n0,1200\n600,0\n600,0\n");
         let tuned = tuned(&workload, &pool(Policy::backlog(50).max(2)));

@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 
 use tidegate_core::decide::{Moment, Phase, RunnerId, WorkerId};
 
-use crate::events::Job;
+use crate::events::SimJob;
 
 /// An attempt that runs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attempt {
-    pub(crate) job: Job,
-    /// The number of this start: it tells a stale end from a present one.
+    pub(crate) job: SimJob,
+    /// The number of this start: it distinguishes an outdated end from a current one.
     pub(crate) start: u64,
     /// When the delivery was taken.
     pub(crate) taken: Moment,
@@ -23,13 +23,13 @@ pub(crate) struct Attempt {
 
 /// A worker.
 #[derive(Debug)]
-pub(crate) struct Worker {
+pub(crate) struct SimWorker {
     pub(crate) id: WorkerId,
     /// When it was started.
     pub(crate) since: Moment,
     /// Whether it may take jobs: it is up.
     pub(crate) is_up: bool,
-    /// Whether it goes after its job.
+    /// Whether it stops after its job.
     pub(crate) retires: bool,
     /// Whether no job has begun on it yet.
     pub(crate) is_new: bool,
@@ -37,12 +37,12 @@ pub(crate) struct Worker {
     pub(crate) is_warm: bool,
     pub(crate) running: Option<Attempt>,
     /// Deliveries that wait behind the running job.
-    pub(crate) ahead: VecDeque<Job>,
+    pub(crate) ahead: VecDeque<SimJob>,
     /// Whether it is in the ring.
     in_ring: bool,
 }
 
-impl Worker {
+impl SimWorker {
     /// Deliveries that it holds.
     pub(crate) fn held(&self) -> u64 {
         u64::from(self.running.is_some()) + self.ahead.len() as u64
@@ -59,18 +59,18 @@ impl Worker {
 
 /// All workers.
 #[derive(Debug)]
-pub(crate) struct Workers {
-    slots: Vec<Option<Worker>>,
+pub(crate) struct SimWorkers {
+    slots: Vec<Option<SimWorker>>,
     free: Vec<usize>,
     /// The slots, oldest worker first.
     order: Vec<usize>,
-    /// Workers that may take a message, in the order in which the broker serves them. Some may be gone by now.
+    /// Workers that may take a message, in the order in which the broker serves them. Some may have ended by now.
     ring: VecDeque<(usize, WorkerId)>,
     next: u64,
     prefetch: u64,
 }
 
-impl Workers {
+impl SimWorkers {
     pub(crate) fn new(prefetch: u16) -> Self {
         Self {
             slots: Vec::new(),
@@ -87,25 +87,25 @@ impl Workers {
     }
 
     /// The workers with their slots, oldest first.
-    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (usize, &Worker)> {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (usize, &SimWorker)> {
         self.order.iter().map(|slot| (*slot, self.at(*slot)))
     }
 
-    pub(crate) fn at(&self, slot: usize) -> &Worker {
+    pub(crate) fn at(&self, slot: usize) -> &SimWorker {
         self.slots[slot].as_ref().expect("the slot has a worker")
     }
 
-    pub(crate) fn at_mut(&mut self, slot: usize) -> &mut Worker {
+    pub(crate) fn at_mut(&mut self, slot: usize) -> &mut SimWorker {
         self.slots[slot].as_mut().expect("the slot has a worker")
     }
 
     /// The worker of a slot, if it has one.
-    pub(crate) fn get_mut(&mut self, slot: usize) -> Option<&mut Worker> {
+    pub(crate) fn get_mut(&mut self, slot: usize) -> Option<&mut SimWorker> {
         self.slots[slot].as_mut()
     }
 
     /// The worker of a slot, if it is still this one.
-    pub(crate) fn still(&self, slot: usize, id: WorkerId) -> Option<&Worker> {
+    pub(crate) fn still(&self, slot: usize, id: WorkerId) -> Option<&SimWorker> {
         self.slots[slot].as_ref().filter(|worker| worker.id == id)
     }
 
@@ -122,7 +122,7 @@ impl Workers {
     pub(crate) fn add(&mut self, now: Moment) -> (usize, WorkerId) {
         let id = WorkerId(self.next);
         self.next += 1;
-        let worker = Worker {
+        let worker = SimWorker {
             id,
             since: now,
             is_up: false,
@@ -147,7 +147,7 @@ impl Workers {
         (slot, id)
     }
 
-    pub(crate) fn remove(&mut self, slot: usize) -> Worker {
+    pub(crate) fn remove(&mut self, slot: usize) -> SimWorker {
         let place = self.place(self.at(slot).id);
         self.order
             .remove(place.expect("a worker of a slot is in the order"));

@@ -1,6 +1,6 @@
 //! The world that a contender sizes: the queue, the workers, their runners, and the jobs.
 //!
-//! [`World::run_until`] moves time. Between its calls a [`Scaler`](crate::run::Scaler) starts and stops workers.
+//! [`World::run_until`] moves time. Between its calls a [`Scaler`](crate::scaler::Scaler) starts and stops workers.
 
 use std::{collections::VecDeque, iter::Peekable, time::Duration};
 
@@ -17,13 +17,13 @@ use tidegate_core::{
 
 use crate::{
     arrivals::Arrivals,
-    events::{Events, Job, What},
+    events::{EventQueue, SimJob, What},
     random,
     report::Report,
-    run::Workload,
     service::Sampler,
     tally::Tally,
-    workers::{Attempt, Worker, Workers},
+    workers::{Attempt, SimWorker, SimWorkers},
+    workload::Workload,
 };
 
 /// A run ends if no worker takes a message for this long after the end of the trace.
@@ -38,13 +38,13 @@ const UNSETTLED: Duration = Duration::from_secs(10 * 86_400);
 pub(crate) enum Start {
     /// At once. Its first job waits for a runner.
     Bare,
-    /// As a whole, with the program that runs jobs. Until that is started, it takes nothing.
+    /// The worker together with the program that runs jobs. Until the program is started, it takes no job.
     Whole,
 }
 
-/// What our workers hold.
+/// The deliveries that our workers hold.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Held {
+pub(crate) struct HeldDeliveries {
     pub(crate) deliveries: u64,
     pub(crate) holders: u32,
     pub(crate) consumers: u32,
@@ -68,9 +68,9 @@ pub(crate) struct World<'w> {
     oldest_fresh: Option<Moment>,
     next_job: u64,
     /// Jobs that came back: from a backoff, or from a worker that stopped. With the time of their return.
-    returned: VecDeque<(Moment, Job)>,
-    events: Events,
-    workers: Workers,
+    returned: VecDeque<(Moment, SimJob)>,
+    events: EventQueue,
+    workers: SimWorkers,
     idle_runners: Vec<RunnerId>,
     next_runner: u64,
     next_start: u64,
@@ -80,7 +80,7 @@ pub(crate) struct World<'w> {
     last_settled: Option<Moment>,
     /// When a job was last taken for the first time, and how long it had waited.
     last_fresh: Option<(Moment, Duration)>,
-    /// What a pool measures of its jobs. Others measure nothing.
+    /// A pool's measurements of its jobs. Other contenders measure nothing.
     meter: Option<Meter>,
     /// Whether messages are taken: the pool's breaker. Others take them always.
     intake: IntakeState,
@@ -111,8 +111,8 @@ impl<'w> World<'w> {
             oldest_fresh: None,
             next_job: 0,
             returned: VecDeque::new(),
-            events: Events::default(),
-            workers: Workers::new(prefetch),
+            events: EventQueue::default(),
+            workers: SimWorkers::new(prefetch),
             idle_runners: Vec::new(),
             next_runner: 0,
             next_start: 0,
@@ -137,7 +137,7 @@ impl<'w> World<'w> {
 
     // Time.
 
-    /// Lets everything happen up to and including `until`. Returns whether the run is over.
+    /// Processes all events up to and including `until`. Returns whether the run has ended.
     pub(crate) fn run_until(&mut self, until: Moment) -> bool {
         loop {
             let arrival = self.incoming.peek().copied();
@@ -175,7 +175,7 @@ impl<'w> World<'w> {
         is_over
     }
 
-    /// Whether jobs wait and nobody comes for them any more, or none of them ever ends.
+    /// Whether jobs wait and no worker will take them, or no job ever ends.
     fn is_abandoned(&self) -> bool {
         let settled = self.last_settled.unwrap_or_default().max(self.end);
         if self.now.since(settled) >= UNSETTLED {
@@ -214,7 +214,7 @@ impl<'w> World<'w> {
         }
     }
 
-    fn give_back(&mut self, job: Job) {
+    fn give_back(&mut self, job: SimJob) {
         self.returned.push_back((self.now, job));
         self.note_ready();
     }
@@ -227,7 +227,7 @@ impl<'w> World<'w> {
     // The broker.
 
     /// The job at the head of the queue.
-    fn take(&mut self) -> Option<Job> {
+    fn take(&mut self) -> Option<SimJob> {
         let returned = self.returned.front().map(|(at, _)| *at);
         let is_fresh = match (self.oldest_fresh, returned) {
             (Some(fresh), Some(returned)) => fresh <= returned,
@@ -241,7 +241,7 @@ impl<'w> World<'w> {
             if self.fresh > 0 {
                 self.oldest_fresh = self.taken.next();
             }
-            Job {
+            SimJob {
                 number,
                 came,
                 attempt: 1,
@@ -283,7 +283,7 @@ impl<'w> World<'w> {
 
     // Jobs.
 
-    fn start(&mut self, slot: usize, mut job: Job) {
+    fn start(&mut self, slot: usize, mut job: SimJob) {
         let is_warm = self.workers.at(slot).is_warm;
         let (runner, start_up) = match self.idle_runners.pop() {
             Some(runner) => (runner, Duration::ZERO),
@@ -367,7 +367,7 @@ impl<'w> World<'w> {
         let may_take = self.intake.job_ended(self.now, took, signal).may_take;
         self.settle(attempt);
         if retires {
-            // Its runner goes with it.
+            // Its runner stops with it.
             self.remove(slot);
             return;
         }
@@ -389,7 +389,7 @@ impl<'w> World<'w> {
         } else {
             self.tally.retried += 1;
             self.backing_off += 1;
-            let next = Job {
+            let next = SimJob {
                 attempt: job.attempt + 1,
                 ..job
             };
@@ -444,13 +444,13 @@ impl<'w> World<'w> {
         self.last_taken
     }
 
-    /// What the pool has measured, while its workers hold so many deliveries.
+    /// The pool's measurements, while its workers hold this number of deliveries.
     pub(crate) fn timings(&mut self, held: u64) -> Timings {
         let meter = self.meter.as_mut();
         meter.map_or_else(Timings::default, |meter| meter.timings(self.now, held))
     }
 
-    /// Jobs that have left the queue for good or for a retry queue.
+    /// Jobs that have left the queue permanently or for a retry queue.
     pub(crate) fn gone(&self) -> u64 {
         self.tally.done + self.tally.dead + self.tally.retried
     }
@@ -472,8 +472,8 @@ impl<'w> World<'w> {
         u32::try_from(staying.count()).unwrap_or(u32::MAX)
     }
 
-    pub(crate) fn census(&self) -> (Census, Held) {
-        let mut held = Held::default();
+    pub(crate) fn census(&self) -> (Census, HeldDeliveries) {
+        let mut held = HeldDeliveries::default();
         let workers = self.workers.iter().map(|(_, worker)| {
             let deliveries = worker.held();
             held.deliveries += deliveries;
@@ -536,8 +536,9 @@ impl<'w> World<'w> {
         self.idle_runners.retain(|runner| !runners.contains(runner));
     }
 
-    /// Has `wanted` workers, by other autoscalers' means: starts whole ones, or lets the newest go. With `kills`, the newest
-    /// go whatever they do. Otherwise those that wait go first, and those with a job go after it.
+    /// Sets the number of workers to `wanted`, as other autoscalers do: starts complete workers, or stops the newest.
+    /// With `kills`, the newest go whatever they do. Otherwise those that wait go first, and those with a job go after
+    /// it.
     pub(crate) fn resize(&mut self, wanted: u32, kills: bool) {
         let staying = self.staying();
         if wanted >= staying {
@@ -570,7 +571,7 @@ impl<'w> World<'w> {
         }
     }
 
-    fn newest(&self, most: u32, which: impl Fn(&Worker) -> bool) -> Vec<WorkerId> {
+    fn newest(&self, most: u32, which: impl Fn(&SimWorker) -> bool) -> Vec<WorkerId> {
         let newest = self.workers.iter().rev().map(|(_, worker)| worker);
         let chosen = newest.filter(|worker| which(worker)).take(most as usize);
         chosen.map(|worker| worker.id).collect()
@@ -591,7 +592,7 @@ impl<'w> World<'w> {
         self.tally.workers(self.now, workers);
     }
 
-    // The end.
+    // The run ends.
 
     /// Ends the run, and reports it.
     pub(crate) fn finish(mut self, name: &str) -> (Report, Vec<crate::CurvePoint>) {
@@ -602,7 +603,7 @@ impl<'w> World<'w> {
                 self.tally.ran(now.since(attempt.begins));
             }
         }
-        // Jobs that nobody took have waited until now.
+        // Jobs that no worker took have waited until now.
         while self.ready() > 0 {
             let Some(job) = self.take() else {
                 break;

@@ -1,4 +1,4 @@
-//! What `target_wait` is for: it holds its target, costs less than every neighbour that holds it too, and starts and stops
+//! The goal of `target_wait`: it holds its target, costs less than every neighbour that holds it too, and starts and stops
 //! fewer workers than Horizon does.
 
 #[allow(dead_code, reason = "the example `goal` tries more of them")]
@@ -16,7 +16,7 @@ use tidegate_sim::{Contender, PoolModel, Report, ServiceTimes, Workload, simulat
 const TARGET: Duration = Duration::from_secs(30);
 const MAX: u32 = 60;
 
-/// What a pool with `kind = "target_wait"` has by default.
+/// A pool with `kind = "target_wait"` and its defaults.
 fn target_wait() -> Contender {
     let rules = Rules {
         policy: Policy::target_wait(TARGET).max(MAX),

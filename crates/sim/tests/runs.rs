@@ -1,4 +1,4 @@
-//! What holds of every run: no job is lost, a seed repeats it, and its decisions are those of the code that decides.
+//! Properties of every run: no job is lost, the same seed gives the same run, and the decisions are those of the core.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -87,9 +87,9 @@ fn the_same_seed_gives_the_same_run_and_another_seed_another() {
     }
 }
 
-/// Common random numbers: what differs between runs is the contender alone.
+/// Common random numbers: runs differ only in the compared policy.
 #[test]
-fn all_contenders_have_the_same_jobs() {
+fn all_compared_policies_get_the_same_jobs() {
     let mut workload = workload(TIDE, "exp:2s");
     workload.failures = 0.1;
     let one = run(&workload, &pool(rules(Policy::backlog(3).max(20)))).report;
@@ -192,12 +192,12 @@ fn a_runner_is_started_before_the_first_job_and_then_kept() {
         "1 s for the runner, then one job after the other"
     );
     assert_eq!(report.seconds, 7.0);
-    // The backlog is taken at the first look, the workers go with the last job.
+    // The backlog is read at the first reconcile, and the workers stop with the last job.
     assert_eq!((report.busy_seconds, report.worker_seconds), (6.0, 7.0));
 }
 
 #[test]
-fn jobs_that_nobody_takes_are_counted_and_end_the_run() {
+fn jobs_that_no_worker_takes_are_counted_and_end_the_run() {
     let report = run(
         &workload("time\n0\n0\n", "fixed:2s"),
         &pool(rules(Policy::fixed(0))),
@@ -210,7 +210,7 @@ fn jobs_that_nobody_takes_are_counted_and_end_the_run() {
 
 #[test]
 fn keda_stops_pods_that_work_and_their_jobs_run_again() {
-    // A hundred jobs of up to 4 minutes. Once they are taken, few messages are ready, and KEDA wants fewer pods.
+    // A hundred jobs of up to 4 minutes. Once they are taken, few messages are ready, and KEDA asks for fewer pods.
     let workload = workload("time,arrivals\n0,100\n1,0\n", "fixed:4m");
     let keda = NonZeroU32::new(5).map(Neighbour::Keda).expect("not 0");
     let report = run(&workload, &neighbour(keda)).report;
@@ -231,7 +231,7 @@ fn a_job_that_is_interrupted_again_and_again_ends_the_run() {
     assert!(report.interrupted > 1000, "{report:?}");
 }
 
-/// Each decision of a run is what the reconciler alone makes of the same observation and census.
+/// Each decision of a run equals the result of the reconciler for the same observation and census.
 #[test]
 fn decisions_are_those_of_the_reconciler() {
     let rules = rules(Policy::backlog(5).max(20));

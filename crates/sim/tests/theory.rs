@@ -8,7 +8,7 @@ use tidegate_core::{
 };
 use tidegate_sim::{Contender, Neighbour, PoolModel, Report, ServiceTimes, Workload, simulate};
 
-/// A pool of so many workers that never drains.
+/// A pool with this number of workers that never drains.
 fn fixed(workers: u32) -> Contender {
     let rules = Rules {
         policy: Policy::fixed(workers),
@@ -20,7 +20,7 @@ fn fixed(workers: u32) -> Contender {
         schedule: Schedule::default(),
     };
     let mut model = PoolModel::new("fixed", rules);
-    // Nothing changes after the first look.
+    // Nothing changes after the first reconcile.
     model.poll_interval = Duration::from_secs(600);
     Contender::Pool(Box::new(model))
 }
@@ -42,7 +42,7 @@ fn assert_close(what: &str, found: f64, expected: f64, off: f64) {
     let error = found / expected - 1.0;
     assert!(
         error.abs() < off,
-        "{what}: {found:.4} where theory says {expected:.4}, {:.1} % off",
+        "{what}: {found:.4}, but theory says {expected:.4}, {:.1} % off",
         error * 100.0
     );
 }
@@ -66,7 +66,7 @@ fn pollaczek_khinchine(arrivals: f64, service: f64, deviation: f64) -> f64 {
 }
 
 #[test]
-fn the_formulas_agree_where_they_meet() {
+fn the_formulas_agree_at_their_common_cases() {
     let one = NonZeroU32::MIN;
     let exponential = pollaczek_khinchine(0.4, 2.0, 2.0);
     assert!((erlang_c(0.4, 2.0, one) - exponential).abs() < 1e-12);
@@ -89,7 +89,7 @@ fn exponential_jobs_on_several_workers_wait_as_erlang_says() {
 }
 
 #[test]
-fn a_neighbours_fixed_pool_waits_as_erlang_says_too() {
+fn a_fixed_pool_of_a_neighbour_model_waits_as_erlang_c_predicts() {
     let fixed = Contender::Neighbour {
         model: Neighbour::Fixed(4),
         max: 50,

@@ -16,7 +16,6 @@ use tokio::time;
 
 use super::{
     error::classify,
-    quota::Quota,
     tls,
     wire::{self, FRAME_MAX, Wire, WireRuntime},
 };
@@ -36,7 +35,6 @@ const HEARTBEAT: u16 = 10;
 pub(super) struct Address {
     uri: AMQPUri,
     tls: TlsSettings,
-    quota: Arc<Quota>,
 }
 
 impl Address {
@@ -60,20 +58,14 @@ impl Address {
             tracing::warn!(
                 frame_max = *frame_max,
                 bound = FRAME_MAX,
-                "the broker's url asks for larger frames than are used: the bound is asked for instead"
+                "the broker's url asks for frames above the limit: the limit is used instead"
             );
             *frame_max = FRAME_MAX;
         }
         Ok(Self {
             uri,
             tls: settings.tls.clone(),
-            quota: Quota::new(),
         })
-    }
-
-    /// The channels that this user may have at the broker.
-    pub(super) fn quota(&self) -> &Arc<Quota> {
-        &self.quota
     }
 
     /// Makes one connection attempt, with a name that operators see at the broker.

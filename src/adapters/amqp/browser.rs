@@ -31,12 +31,12 @@ use crate::{
 };
 
 /// How long a closing browser waits until the broker has returned all messages.
-const BACK: Duration = Duration::from_secs(3);
-/// First pause between two checks of that. Doubled up to the last.
+const RETURN_TIMEOUT: Duration = Duration::from_secs(3);
+/// The first pause between two such checks. It doubles up to `LAST_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LAST_PAUSE: Duration = Duration::from_millis(50);
 
-/// An open browser. Its place drops last, as in a consumer.
+/// An open browser. Its slot is dropped last, as in a consumer.
 pub(super) struct AmqpBrowser {
     channel: OwnChannel,
     queue: ShortString,
@@ -96,11 +96,11 @@ impl AmqpBrowser {
     /// Waits until this many messages are ready. The wait is limited, because other consumers may take the messages, or
     /// they may expire.
     async fn until_back(&self, all: u64) {
-        let patience = Instant::now() + BACK;
+        let deadline = Instant::now() + RETURN_TIMEOUT;
         let mut pause = FIRST_PAUSE;
         while let Ok(ready) = self.ready().await
             && ready < all
-            && Instant::now() < patience
+            && Instant::now() < deadline
         {
             time::sleep(pause).await;
             pause = (pause * 2).min(LAST_PAUSE);
@@ -115,7 +115,7 @@ struct Settling {
 }
 
 impl Settling {
-    fn is_settled(&self) {
+    fn count_settled(&self) {
         self.held.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -123,17 +123,17 @@ impl Settling {
 #[async_trait]
 impl Settle for Settling {
     async fn ack(self: Box<Self>) -> Result<(), SettleError> {
-        self.is_settled();
+        self.count_settled();
         Box::new(self.settle).ack().await
     }
 
     async fn requeue(self: Box<Self>) -> Result<(), SettleError> {
-        self.is_settled();
+        self.count_settled();
         Box::new(self.settle).requeue().await
     }
 
     async fn reject(self: Box<Self>) -> Result<(), SettleError> {
-        self.is_settled();
+        self.count_settled();
         Box::new(self.settle).reject().await
     }
 

@@ -51,7 +51,7 @@ pub struct BulkPublisher {
 
 /// The result of a sent message.
 #[derive(Debug)]
-pub enum Fate {
+pub enum PublishOutcome {
     /// The broker has it.
     Confirmed,
     /// No queue accepts it.
@@ -66,12 +66,12 @@ pub enum Fate {
 }
 
 /// A message in flight. Completes with its result. **On drop** the result is lost, but the message is still sent.
-#[must_use = "the message is sent, and what became of it is lost"]
+#[must_use = "the message is sent, and its result is lost"]
 pub struct InFlight(Flight);
 
 enum Flight {
-    Over(Option<Fate>),
-    On(BoxFuture<'static, Fate>),
+    Over(Option<PublishOutcome>),
+    On(BoxFuture<'static, PublishOutcome>),
 }
 
 /// Answers to the messages of a [`BulkPublisher`], by direct reply-to.
@@ -151,7 +151,7 @@ impl BulkPublisher {
             let publish = channel.basic_publish(exchange, routing_key, options, &body, properties);
             match publish.await {
                 Ok(confirm) => drop_body(body, confirm).await,
-                Err(error) => Fate::Unknown(classify("publish", error)),
+                Err(error) => PublishOutcome::Unknown(classify("publish", error)),
             }
         }
         .boxed();
@@ -161,7 +161,7 @@ impl BulkPublisher {
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()));
         Ok(InFlight(match first {
-            Poll::Ready(fate) => Flight::Over(Some(fate)),
+            Poll::Ready(outcome) => Flight::Over(Some(outcome)),
             Poll::Pending => Flight::On(flight),
         }))
     }
@@ -183,27 +183,29 @@ impl BulkPublisher {
 }
 
 /// Waits for a confirm without the message's body, which was already handed over.
-async fn drop_body(body: bytes::Bytes, confirm: lapin::PublisherConfirm) -> Fate {
+async fn drop_body(body: bytes::Bytes, confirm: lapin::PublisherConfirm) -> PublishOutcome {
     drop(body);
     match confirm.await {
-        Ok(Confirmation::Ack(None)) => Fate::Confirmed,
-        Ok(Confirmation::Nack(None) | Confirmation::NotRequested) => Fate::Refused,
+        Ok(Confirmation::Ack(None)) => PublishOutcome::Confirmed,
+        Ok(Confirmation::Nack(None) | Confirmation::NotRequested) => PublishOutcome::Refused,
         Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) => {
             let id = returned.delivery.properties.message_id();
-            Fate::Returned {
+            PublishOutcome::Returned {
                 message_id: id.as_ref().map(|id| id.as_str().to_owned()),
             }
         }
-        Err(error) => Fate::Unknown(classify("hear of a message", error)),
+        Err(error) => PublishOutcome::Unknown(classify("hear of a message", error)),
     }
 }
 
 impl Future for InFlight {
-    type Output = Fate;
+    type Output = PublishOutcome;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Fate> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<PublishOutcome> {
         match &mut self.0 {
-            Flight::Over(fate) => Poll::Ready(fate.take().expect("it is polled until it is ready")),
+            Flight::Over(outcome) => {
+                Poll::Ready(outcome.take().expect("it is polled until it is ready"))
+            }
             Flight::On(flight) => flight.as_mut().poll(context),
         }
     }

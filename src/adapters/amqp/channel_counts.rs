@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use tidegate_core::text::counted;
 use tokio::time::Instant;
 
 use super::refusal::number_in;
@@ -44,7 +45,7 @@ struct Limit {
     /// The total number of channels that we may have.
     channels: usize,
     /// The broker's text, and its time.
-    said: String,
+    message: String,
     at: Instant,
     /// The earliest time of the next trial.
     until: Instant,
@@ -72,7 +73,7 @@ pub(super) enum Trial {
     Granted(usize),
     Refused {
         granted: usize,
-        said: String,
+        message: String,
     },
     /// No connection could be made for it.
     Unknown,
@@ -159,10 +160,10 @@ impl ChannelCounts {
                     limit.until = now;
                 }
             }
-            (Trial::Refused { granted, said }, limit) => {
+            (Trial::Refused { granted, message }, limit) => {
                 let before = limit.as_ref().map(|limit| limit.pause);
                 let pause = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LAST_PAUSE));
-                self.set_limit(self.answered() + granted, said, now, pause, 1);
+                self.set_limit(self.answered() + granted, message, now, pause, 1);
             }
             (Trial::Unknown, Some(limit)) => {
                 limit.pause = (limit.pause * 2).min(LAST_PAUSE);
@@ -174,29 +175,29 @@ impl ChannelCounts {
 
     /// A connection was lost because it asked for one channel too many. At this moment the number of open channels is
     /// not known: one worker continues, and a trial finds the number after the broker has forgotten the lost channels.
-    pub(super) fn refused(&mut self, said: String, now: Instant) {
+    pub(super) fn refused(&mut self, message: String, now: Instant) {
         // All channels that were being opened on that connection report the same refusal.
         let known = self.limit.as_ref();
         if known.is_some_and(|limit| now < limit.at + FIRST_PAUSE) {
             return;
         }
-        let step = number_in(&said).unwrap_or(8).clamp(1, MAX_TRIED);
-        self.set_limit(RESERVED + 1, said, now, FIRST_PAUSE, step);
+        let step = number_in(&message).unwrap_or(8).clamp(1, MAX_TRIED);
+        self.set_limit(RESERVED + 1, message, now, FIRST_PAUSE, step);
     }
 
     fn set_limit(
         &mut self,
         channels: usize,
-        said: String,
+        message: String,
         now: Instant,
         pause: Duration,
         step: usize,
     ) {
-        let most = number_in(&said).unwrap_or(usize::MAX);
+        let most = number_in(&message).unwrap_or(usize::MAX);
         self.proven = 0;
         self.limit = Some(Limit {
             channels: channels.min(most),
-            said,
+            message,
             at: now,
             until: now + pause,
             pause,
@@ -223,10 +224,10 @@ impl ChannelCounts {
             return String::new();
         };
         format!(
-            "the broker grants us {} channels, {} of them for workers, and more are tried from time to time: {}",
-            limit.channels,
+            "the broker grants us {}, {} of them for workers, and more are tried from time to time: {}",
+            counted(limit.channels, "channel"),
             limit.channels.saturating_sub(RESERVED).max(1),
-            limit.said
+            limit.message
         )
     }
 }
@@ -241,7 +242,7 @@ mod tests {
     fn refused(granted: usize) -> Trial {
         Trial::Refused {
             granted,
-            said: SAID.to_owned(),
+            message: SAID.to_owned(),
         }
     }
 
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_ever_are_tried_first_where_jobs_run_and_opened_together_where_none_do() {
+    fn beyond_the_highest_count_channels_are_tried_while_jobs_run_and_opened_together_otherwise() {
         let now = Instant::now();
         let mut idle = ledger(0);
         assert_eq!(idle.ask_consumer(now), ChannelDecision::OpenTogether);
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_that_was_refused_leaves_a_few_channels_to_others() {
+    fn a_refused_trial_leaves_a_few_channels_free_for_others() {
         let now = Instant::now();
         let mut ledger = ledger(1);
         // Three are open, and seven more are granted.
@@ -303,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn trials_come_less_and_less_often_while_they_fail_and_at_once_while_they_do_not() {
+    fn failed_trials_are_repeated_less_and_less_often_and_successful_ones_at_once() {
         let mut now = Instant::now();
         let mut ledger = ledger(7);
         let mut pause = FIRST_PAUSE;
@@ -349,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_that_was_closed_counts_a_little_longer_where_there_is_a_limit() {
+    fn a_closed_channel_still_counts_towards_a_limit_for_a_short_time() {
         let now = Instant::now();
         let mut ledger = ledger(1);
         ledger.tried(refused(7), now);
@@ -361,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_that_cannot_be_made_stands_in_nobodys_way() {
+    fn a_trial_that_cannot_be_made_does_not_stop_consumers_from_opening() {
         let now = Instant::now();
         let mut ledger = ledger(5);
         ledger.tried(Trial::Unknown, now);

@@ -31,8 +31,8 @@ use crate::{
     queue::{ConsumeRequest, Consumer, Delivery, QueueError, QueueErrorKind, Settle, SettleError},
 };
 
-/// An open consumer. If the channel is not lost, its place drops last, so that a lane never has more channels than it
-/// counts.
+/// An open consumer. If the channel is not lost, its slot is dropped last, so that a lane never has more channels than
+/// it counts.
 pub(super) struct AmqpConsumer {
     channel: OwnChannel,
     stream: lapin::Consumer,
@@ -43,7 +43,7 @@ pub(super) struct AmqpConsumer {
     cancelled: bool,
     /// The stream has ended. lapin's own stream would then stay pending forever.
     ended: bool,
-    /// Held until the channel is lost. After that a job that still runs does not occupy the place.
+    /// Held until the channel is lost. After that a job that still runs does not occupy the slot.
     place: Option<LaneSlot>,
 }
 
@@ -245,7 +245,7 @@ pub(super) fn requeue() -> BasicNackOptions {
     }
 }
 
-/// lapin returns `Ok(false)` for a delivery whose channel is gone: the settlement is lost, not done.
+/// lapin returns `Ok(false)` for a delivery whose channel is closed: the settlement is lost, not done.
 pub(super) async fn settled(
     settling: impl Future<Output = lapin::Result<bool>>,
 ) -> Result<(), SettleError> {

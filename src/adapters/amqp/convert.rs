@@ -89,7 +89,7 @@ fn value(value_of: &AMQPValue) -> HeaderValue {
             scale: v.scale,
             value: v.value,
         },
-        // This value has no tag on the wire, so it never arrives. Its meaning would be a text.
+        // This value has no tag on the wire, so it never arrives. It would be a text.
         AMQPValue::ShortString(v) => HeaderValue::from(v.as_str()),
         AMQPValue::LongString(v) => HeaderValue::Text(Bytes::copy_from_slice(v.as_bytes())),
         AMQPValue::ByteArray(v) => HeaderValue::Binary(Bytes::copy_from_slice(v.as_slice())),
@@ -121,14 +121,14 @@ pub(super) fn to_lapin(
         user_id,
         app_id,
         cluster_id,
-        // Messages with raw headers are sent another way.
+        // Messages with raw texts are encoded by `wire`.
         raw: _,
     } = properties;
-    let mut lapins = BasicProperties::default();
+    let mut converted = BasicProperties::default();
     macro_rules! texts {
         ($($field:ident => $with:ident),* $(,)?) => {
             $(if let Some(text) = $field {
-                lapins = lapins.$with(short(concat!("property ", stringify!($field)), text)?);
+                converted = converted.$with(short(concat!("property ", stringify!($field)), text)?);
             })*
         };
     }
@@ -145,18 +145,18 @@ pub(super) fn to_lapin(
         cluster_id => with_cluster_id,
     }
     if let Some(mode) = delivery_mode {
-        lapins = lapins.with_delivery_mode(*mode);
+        converted = converted.with_delivery_mode(*mode);
     }
     if let Some(priority) = priority {
-        lapins = lapins.with_priority(*priority);
+        converted = converted.with_priority(*priority);
     }
     if let Some(timestamp) = timestamp {
-        lapins = lapins.with_timestamp(*timestamp);
+        converted = converted.with_timestamp(*timestamp);
     }
     if !headers.is_empty() {
-        lapins = lapins.with_headers(field_table(headers)?);
+        converted = converted.with_headers(field_table(headers)?);
     }
-    Ok(lapins)
+    Ok(converted)
 }
 
 pub(super) fn field_table(headers: &Headers) -> Result<FieldTable, QueueError> {
@@ -191,7 +191,7 @@ fn field(value: &HeaderValue) -> Result<AMQPValue, QueueError> {
             AMQPValue::FieldArray(FieldArray::from(values))
         }
         HeaderValue::Table(entries) => AMQPValue::FieldTable(field_table(entries)?),
-        // Messages with unread values are sent another way too.
+        // Messages with unread values are encoded by `wire` too.
         HeaderValue::Void | HeaderValue::Unread(_) => AMQPValue::Void,
     })
 }
@@ -262,12 +262,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_message_survives_the_way_to_lapin_and_back(
+        fn a_message_is_unchanged_after_conversion_to_lapin_and_back(
             properties in any_properties(),
             headers in any_headers(),
         ) {
-            let lapins = to_lapin(&properties, &headers).expect("it fits");
-            prop_assert_eq!(from_lapin(&lapins), (properties, headers));
+            let converted = to_lapin(&properties, &headers).expect("it fits");
+            prop_assert_eq!(from_lapin(&converted), (properties, headers));
         }
 
         #[test]

@@ -32,6 +32,7 @@ use super::{
     link::{Link, LinkState, Live},
     pool::{ChannelPool, Purpose, RPC_TIMEOUT},
     publish,
+    quota::Quota,
 };
 use crate::{
     config::BrokerSettings,
@@ -51,7 +52,7 @@ const REQUESTS: usize = 8;
 ///
 /// **On drop** its connections are closed in the background.
 pub struct AmqpDriver {
-    address: Arc<Address>,
+    quota: Arc<Quota>,
     stop: CancellationToken,
     consume: Arc<Lanes>,
     /// Consumers of queues that count returns.
@@ -78,8 +79,8 @@ pub struct AmqpDriver {
     blocked: watch::Sender<bool>,
     blocks: Mutex<AbortOnDropHandle<()>>,
     /// The queues that were declared, each with its connection and declaration, so that a retry does not ask again. An
-    /// entry is removed as soon as anything says that its queue is gone. After the loss of the connection the queue is
-    /// declared again, because the broker may have come back without it.
+    /// entry is removed as soon as anything says that its queue no longer exists. After the loss of the connection the
+    /// queue is declared again, because the broker may have come back without it.
     known: Mutex<HashMap<QueueName, (Weak<Live>, QueueSpec)>>,
 }
 
@@ -93,10 +94,10 @@ impl AmqpDriver {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn connect_lazily(settings: &BrokerSettings) -> Result<Arc<Self>, QueueError> {
-        let address = Arc::new(Address::new(settings)?);
+        let quota = Quota::new(Address::new(settings)?);
         let stop = CancellationToken::new();
-        let consume = Lanes::new(address.clone(), stop.clone());
-        let link = |role: &str| Link::open(role.to_owned(), address.clone(), &stop);
+        let consume = Lanes::new(quota.clone(), stop.clone());
+        let link = |role: &str| Link::open(role.to_owned(), quota.clone(), &stop);
         let publish = ChannelPool::new(link("publish"), Purpose::Publishing, PUBLISHES);
         let probe = Arc::new(ChannelPool::new(link("probe"), Purpose::Requests, REQUESTS));
         let links = [
@@ -109,7 +110,7 @@ impl AmqpDriver {
         let blocked = watch::Sender::new(false);
         let blocks = follow_blocks(vec![publish.link().blocked()], blocked.clone());
         Ok(Arc::new(Self {
-            address,
+            quota,
             stop,
             joint: JointChannels::new(consume.clone()),
             kinds: Arc::default(),
@@ -154,7 +155,7 @@ impl AmqpDriver {
     /// # Cancel-safety
     /// Cancel-safe.
     pub async fn facts(&self) -> Result<ServerFacts, QueueError> {
-        facts::ask(&self.address).await
+        facts::ask(self.quota.address()).await
     }
 
     /// The type and arguments of a queue, as far as the broker shows them over AMQP. Policies are not included. Changes
@@ -228,7 +229,7 @@ impl AmqpDriver {
             return self.probe.clone();
         }
         let open = || {
-            let link = Link::open("names".to_owned(), self.address.clone(), &self.stop);
+            let link = Link::open("names".to_owned(), self.quota.clone(), &self.stop);
             Arc::new(ChannelPool::new(link, Purpose::Requests, REQUESTS))
         };
         lock(&self.wary).get_or_insert_with(open).clone()
@@ -287,7 +288,7 @@ impl AmqpDriver {
 
     async fn answer(&self, message: &Outgoing) -> Result<(), QueueError> {
         let open = || {
-            let link = Link::open("answer".to_owned(), self.address.clone(), &self.stop);
+            let link = Link::open("answer".to_owned(), self.quota.clone(), &self.stop);
             let links = vec![self.publish.link().blocked(), link.blocked()];
             *lock(&self.blocks) = follow_blocks(links, self.blocked.clone());
             Arc::new(ChannelPool::new(link, Purpose::Publishing, PUBLISHES))
@@ -337,7 +338,7 @@ impl QueueDriver for AmqpDriver {
         let incarnation = self.incarnation();
         let operation = format!("declare the queue {name}");
         if let Err(error) = self.ask(name, &operation, false, arguments(queue)?).await {
-            // If the user may not declare the queue, someone else may have declared it.
+            // If the user may not declare the queue, another program may have declared it.
             if error.kind != QueueErrorKind::AccessRefused
                 || self.look(name, &operation).await.is_err()
             {
@@ -411,7 +412,7 @@ impl QueueDriver for AmqpDriver {
     }
 
     async fn join_group(&self, queue: &QueueName) -> Result<Box<dyn GroupChannel>, QueueError> {
-        let open = || Link::open("group".to_owned(), self.address.clone(), &self.stop);
+        let open = || Link::open("group".to_owned(), self.quota.clone(), &self.stop);
         let link = lock(&self.group).get_or_insert_with(open).clone();
         Ok(Box::new(AmqpGroup::join(&link, queue).await?))
     }
@@ -448,7 +449,7 @@ impl QueueDriver for AmqpDriver {
 impl fmt::Debug for AmqpDriver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AmqpDriver")
-            .field("address", &self.address)
+            .field("address", self.quota.address())
             .field("consume", &self.consume)
             .finish_non_exhaustive()
     }

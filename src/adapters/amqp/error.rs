@@ -69,11 +69,11 @@ fn precondition(text: &str) -> QueueErrorKind {
 /// The same error. If the broker's answer could not be read, the kind becomes a failure of the broker: RabbitMQ before
 /// 4.0 can cut an error text within a character.
 pub(super) fn unreadable_is_failed(mut error: QueueError) -> QueueError {
-    let lapins = error
+    let source = error
         .source
         .as_ref()
         .and_then(|source| source.downcast_ref::<lapin::Error>());
-    if lapins.is_some_and(|error| matches!(error.kind(), ErrorKind::ParsingError(_))) {
+    if source.is_some_and(|error| matches!(error.kind(), ErrorKind::ParsingError(_))) {
         error.kind = QueueErrorKind::BrokerFailed;
     }
     error
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reply_codes_become_kinds() {
+    fn reply_codes_are_mapped_to_kinds_of_errors() {
         let cases = [
             (404, QueueErrorKind::NotFound),
             (403, QueueErrorKind::AccessRefused),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_precondition_is_told_by_its_text() {
+    fn a_failed_precondition_is_recognized_by_its_text() {
         for (text, kind) in [
             (
                 "inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/': received the value '1000' of type \

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::queue::{QueueError, QueueErrorKind};
 
-const OPERATION: &str = "ask the broker who it is";
+const OPERATION: &str = "identify the broker";
 const HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
 /// A greeting is below 1 KiB. A peer that announces more is not a broker.
 const GREETING_MAX: u32 = 64 * 1024;
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_release_is_read_from_a_version() {
+    fn a_release_is_parsed_from_a_version() {
         let facts = |version: &str| ServerFacts {
             version: Some(version.to_owned()),
             ..ServerFacts::default()

@@ -48,7 +48,7 @@ pub(super) fn follow_blocks(
             let now = looked.fold(false, |any, blocked| any | blocked);
             blocked.send_if_modified(|before| std::mem::replace(before, now) != now);
             let changes = links.iter_mut().map(|link| link.changed().boxed());
-            // A link that is gone reports nothing more, but the others do.
+            // A closed link reports nothing more, but the others do.
             if futures_util::future::select_all(changes).await.0.is_err() {
                 links.retain(|link| link.has_changed().is_ok());
             }

@@ -29,7 +29,7 @@ use crate::{
     queue::{GroupChannel, QueueError, QueueErrorKind},
 };
 
-/// Most messages that wait for one member.
+/// The maximum number of messages that wait for one member.
 const MAX_WAITING: i64 = 1_000;
 const LOST: &str = "hear the group";
 

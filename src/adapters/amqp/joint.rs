@@ -11,15 +11,12 @@
 //! - An error on a channel ends it for all its consumers. If the broker refuses the queue itself (it is missing, or
 //!   forbidden), it refuses the first consumer of the channel, before any job runs there. After the broker has ended a
 //!   consumer by itself, no consumer is added to its channel, because the broker may refuse the next one. Two cases
-//!   remain: a permission that is removed while the pool grows, and the consumer timeout, which ends the jobs beside
-//!   the one that took too long.
+//!   remain: a permission that is removed while the pool grows, and the consumer timeout, which also ends the other
+//!   jobs on the channel.
 //! - This module never closes a channel that other consumers use. Opening a consumer runs to its end in a task of its
 //!   own, and a consumer that is no longer wanted is cancelled by its tag.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use lapin::{
@@ -34,75 +31,25 @@ use super::{
     convert::short,
     error::{classify, is_consumer_timeout, rpc},
     joint_consumer::JointConsumer,
-    lanes::{LaneSlot, Lanes},
+    lanes::Lanes,
     link::disconnected,
     pool::RPC_TIMEOUT,
+    seats::{ChannelState, Seat, Seating},
 };
-use crate::{
-    config::CONSUMERS_PER_CHANNEL,
-    decide::QueueName,
-    queue::{ConsumeRequest, QueueError, QueueErrorKind},
-};
+use crate::queue::{ConsumeRequest, QueueError, QueueErrorKind};
 
 /// The consumers of each channel. One for all connections of a driver.
 #[derive(Debug)]
 pub(super) struct JointChannels {
     lanes: Arc<Lanes>,
-    /// Channels that accept new consumers. Written when a consumer is opened, and when the last consumer of a channel
-    /// goes.
-    queues: Mutex<HashMap<QueueName, Vec<Arc<JointChannel>>>>,
-}
-
-/// One channel of one queue.
-#[derive(Debug)]
-pub(super) struct JointChannel {
-    queue: QueueName,
-    /// Only one task at a time opens the channel, or changes its prefetch. Declared before the seats, so that a lane
-    /// never has more channels than it counts.
-    door: tokio::sync::Mutex<Door>,
-    /// Never held across an `await`. If both locks are held, the registry is locked first.
-    seats: Mutex<Seats>,
-}
-
-#[derive(Debug, Default)]
-struct Seats {
-    /// Tags of the consumers that are open, being opened or being cancelled.
-    tags: HashSet<String>,
-    /// Set when the channel is open.
-    channel: Option<Channel>,
-    /// Held until the channel is lost. After that a job that still runs does not occupy the place.
-    place: Option<LaneSlot>,
-}
-
-#[derive(Debug, Default)]
-enum Door {
-    #[default]
-    Closed,
-    Open {
-        channel: OwnChannel,
-        /// Applies to consumers that are opened from now on.
-        prefetch: u16,
-        /// Whether the broker has confirmed a consumer on it.
-        is_proven: bool,
-    },
-    /// The channel, or its first consumer, was refused. All that waited for it get the same error.
-    Refused(QueueError),
-}
-
-/// One consumer's place on a channel. **On drop** the place becomes free. After the last one, the channel is closed.
-#[derive(Debug)]
-pub(super) struct Seat {
-    channels: Arc<JointChannels>,
-    channel: Arc<JointChannel>,
-    tag: String,
-    is_left: bool,
+    seating: Arc<Seating>,
 }
 
 impl JointChannels {
     pub(super) fn new(lanes: Arc<Lanes>) -> Arc<Self> {
         Arc::new(Self {
             lanes,
-            queues: Mutex::default(),
+            seating: Arc::default(),
         })
     }
 
@@ -110,13 +57,10 @@ impl JointChannels {
     ///
     /// # Cancel-safety
     /// Cancel-safe: a consumer that is being opened is cancelled when it is open.
-    pub(super) async fn open(
-        self: &Arc<Self>,
-        request: ConsumeRequest,
-    ) -> Result<JointConsumer, QueueError> {
+    pub(super) async fn open(&self, request: ConsumeRequest) -> Result<JointConsumer, QueueError> {
         let operation = format!("consume from the queue {}", request.queue);
         let queue = short("name of a queue", request.queue.as_str())?;
-        let seat = self.seat(&request.queue, &request.tag);
+        let seat = self.seating.seat(&request.queue, &request.tag);
         let tag = short("consumer tag", &seat.tag)?;
         let (sender, receiver) = oneshot::channel();
         let lanes = self.lanes.clone();
@@ -136,137 +80,6 @@ impl JointChannels {
         let gone = |_| Err(disconnected("consume: the program ends"));
         receiver.await.unwrap_or_else(gone)
     }
-
-    /// A seat on the first channel with a free one, or on a new channel.
-    fn seat(self: &Arc<Self>, queue: &QueueName, tag: &str) -> Seat {
-        let mut queues = self.lock();
-        let channels = queues.entry(queue.clone()).or_default();
-        channels.retain(|channel| !channel.seats().is_lost());
-        let with_room = channels.iter().find(|channel| !channel.seats().is_full());
-        let channel = match with_room {
-            Some(channel) => channel.clone(),
-            None => {
-                let channel = Arc::new(JointChannel {
-                    queue: queue.clone(),
-                    door: tokio::sync::Mutex::default(),
-                    seats: Mutex::default(),
-                });
-                channels.push(channel.clone());
-                channel
-            }
-        };
-        let tag = channel.seats().take(tag);
-        Seat {
-            channels: self.clone(),
-            channel,
-            tag,
-            is_left: false,
-        }
-    }
-
-    /// Adds no more consumers to that channel.
-    fn retire(&self, channel: &Arc<JointChannel>) {
-        let mut queues = self.lock();
-        forget(&mut queues, channel);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<QueueName, Vec<Arc<JointChannel>>>> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn forget(queues: &mut HashMap<QueueName, Vec<Arc<JointChannel>>>, channel: &Arc<JointChannel>) {
-    if let Some(channels) = queues.get_mut(&channel.queue) {
-        channels.retain(|other| !Arc::ptr_eq(other, channel));
-        if channels.is_empty() {
-            queues.remove(&channel.queue);
-        }
-    }
-}
-
-impl JointChannel {
-    fn seats(&self) -> MutexGuard<'_, Seats> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Seats {
-    /// Whether the channel was closed, and none of its consumers has noticed yet.
-    fn is_lost(&self) -> bool {
-        let channel = self.channel.as_ref();
-        channel.is_some_and(|channel| !channel.status().connected())
-    }
-
-    fn is_full(&self) -> bool {
-        self.tags.len() >= CONSUMERS_PER_CHANNEL
-    }
-
-    /// Takes a seat with that tag, or with a tag made from it. A tag that is used twice ends the connection.
-    fn take(&mut self, tag: &str) -> String {
-        let mut own = tag.to_owned();
-        let mut again = 1;
-        while !self.tags.insert(own.clone()) {
-            again += 1;
-            own = format!("{tag}.{again}");
-        }
-        own
-    }
-}
-
-impl Seat {
-    /// Adds no more consumers to this channel: the broker may refuse the next consumer of the queue, which would end
-    /// the channel.
-    pub(super) fn retire(&self) {
-        self.channels.retire(&self.channel);
-    }
-
-    /// Marks the channel as lost: it no longer counts.
-    pub(super) fn lost(&self) {
-        self.retire();
-        let place = self.channel.seats().place.take();
-        // Dropping the place locks its lanes.
-        drop(place);
-    }
-
-    /// Frees the seat. Returns `true` if it was the last one. Then no consumer can join the channel any more.
-    pub(super) fn leave(&mut self) -> bool {
-        if self.is_left {
-            return false;
-        }
-        self.is_left = true;
-        let mut queues = self.channels.lock();
-        let is_last = {
-            let mut seats = self.channel.seats();
-            seats.tags.remove(&self.tag);
-            seats.tags.is_empty()
-        };
-        if is_last {
-            forget(&mut queues, &self.channel);
-        }
-        is_last
-    }
-
-    /// Frees the seat if it is the only one. Then no consumer can join the channel any more. Returns `false` if there
-    /// are others.
-    pub(super) fn leave_alone(&mut self) -> bool {
-        if self.is_left {
-            return false;
-        }
-        let mut queues = self.channels.lock();
-        let is_alone = self.channel.seats().tags.len() == 1;
-        if is_alone {
-            self.is_left = true;
-            self.channel.seats().tags.clear();
-            forget(&mut queues, &self.channel);
-        }
-        is_alone
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.leave();
-    }
 }
 
 /// A consumer that is being opened.
@@ -282,40 +95,41 @@ struct Opening {
 
 impl Opening {
     async fn run(self, seat: Seat) {
-        let mut door = seat.channel.door.lock().await;
+        let mut state = seat.channel.state.lock().await;
         if self.asker.is_closed() {
             return;
         }
-        if matches!(*door, Door::Closed) {
-            *door = match self.open_channel(&seat).await {
-                Ok(channel) => Door::Open {
+        if matches!(*state, ChannelState::Closed) {
+            *state = match self.open_channel(&seat).await {
+                Ok(channel) => ChannelState::Open {
                     channel,
                     prefetch: 0,
                     is_proven: false,
                 },
                 Err(error) => {
                     seat.retire();
-                    Door::Refused(error)
+                    ChannelState::Refused(error)
                 }
             };
         }
-        let (channel, prefetch, is_proven) = match &mut *door {
-            Door::Open {
+        let (channel, prefetch, is_proven) = match &mut *state {
+            ChannelState::Open {
                 channel,
                 prefetch,
                 is_proven,
             } => (channel.0.clone(), prefetch, is_proven),
-            Door::Refused(error) => {
+            ChannelState::Refused(error) => {
                 let error = again(error);
-                drop(door);
+                drop(state);
                 drop(seat);
                 let _ = self.asker.send(Err(error));
                 return;
             }
-            Door::Closed => unreachable!("it was opened or refused"),
+            ChannelState::Closed => unreachable!("it was opened or refused"),
         };
         if !*is_proven {
-            // Alone on the channel: if the broker refuses the queue, the channel ends, and no job runs on it yet.
+            // It is the only consumer on the channel: if the broker refuses the queue, the channel ends, and no job
+            // runs on it yet.
             let consume = async {
                 let qos = BasicQosOptions { global: false };
                 channel.basic_qos(self.prefetch, qos).await?;
@@ -326,7 +140,7 @@ impl Opening {
                 Ok(stream) => {
                     *prefetch = self.prefetch;
                     *is_proven = true;
-                    drop(door);
+                    drop(state);
                     Ok(JointConsumer::new(seat, channel, stream))
                 }
                 Err(error) => {
@@ -336,8 +150,8 @@ impl Opening {
                     }
                     // The channel is dropped too: the broker may still confirm a consumer whose answer did not come in
                     // time.
-                    *door = Door::Refused(again(&error));
-                    drop(door);
+                    *state = ChannelState::Refused(again(&error));
+                    drop(state);
                     Err(error)
                 }
             };
@@ -345,7 +159,7 @@ impl Opening {
             return;
         }
         // The channel has other consumers, so there is no time limit here: the broker answers, or the channel is lost.
-        // The caller waits no longer than for any answer.
+        // The caller waits only as long as for any other answer.
         if *prefetch != self.prefetch {
             // Unknown until the broker confirms it.
             *prefetch = 0;
@@ -357,7 +171,7 @@ impl Opening {
             )
             .await;
             if let Err(error) = set {
-                drop(door);
+                drop(state);
                 drop(seat);
                 let _ = self.asker.send(Err(error));
                 return;
@@ -367,7 +181,7 @@ impl Opening {
         let mut consume = Box::pin(self.consume(&channel));
         // The first poll sends it, in order after the prefetch. The answer is awaited outside the lock.
         let early = consume.as_mut().now_or_never();
-        drop(door);
+        drop(state);
         let mut asker = Some(self.asker);
         let answer = match early {
             Some(answer) => answer,
@@ -386,7 +200,7 @@ impl Opening {
             .map(|stream| JointConsumer::new(seat, channel, stream))
             .map_err(|error| refused(&self.operation, error));
         if let Some(asker) = asker {
-            // If the receiver is gone, the consumer is dropped, and so cancelled.
+            // If the receiver was dropped, the consumer is dropped, and so cancelled.
             let _ = asker.send(opened);
         }
     }

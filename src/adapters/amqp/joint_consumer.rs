@@ -19,9 +19,9 @@ use super::{
     consumer::{lost, requeue, settled},
     convert::message,
     error::rpc,
-    joint::Seat,
     link::disconnected,
     pool::RPC_TIMEOUT,
+    seats::Seat,
 };
 use crate::queue::{Consumer, Delivery, QueueError, Settle, SettleError};
 
@@ -127,7 +127,7 @@ impl Open {
         }
         // Closing the channel gives everything back at once. A quorum queue of RabbitMQ 3 puts the messages at its
         // head.
-        if self.seat.leave_alone() {
+        if self.seat.leave_if_only() {
             return close(&self.channel).await;
         }
         // First the cancel: a message that is given back earlier could be delivered to this consumer again.

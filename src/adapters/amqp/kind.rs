@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_queue_that_loses_messages_by_itself_is_told() {
+    fn a_queue_that_may_drop_messages_is_reported() {
         let losses = |arguments: &[(&str, &str)], is_transient| {
             let arguments = arguments.iter();
             let arguments = arguments.map(|(name, value)| (name.to_string(), value.to_string()));
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn differences_are_read_as_the_broker_words_them() {
+    fn differences_are_parsed_from_the_brokers_text() {
         let typed = |value: &str, kind: &str| Some((value.to_owned(), Some(kind.to_owned())));
         for (said, argument, current) in [
             (

@@ -11,8 +11,8 @@ use crate::{
     queue::{QueueError, QueueErrorKind},
 };
 
-/// The known queues. An entry is removed as soon as anything says that its queue is gone. The loss of the connection of
-/// the question makes it invalid too.
+/// The known queues. An entry is removed as soon as an error shows that its queue was deleted. It is also invalid after
+/// the loss of the connection on which the question was asked.
 #[derive(Debug, Default)]
 pub(super) struct Kinds {
     /// Written and read when a consumer is opened.
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_known_to_be_classic_may_count() {
+    fn a_queue_that_is_not_known_to_be_classic_may_count_deliveries() {
         let of = |kind: Option<&str>| {
             judge(&Ok(QueueFacts {
                 kind: kind.map(str::to_owned),

@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    address::Address,
     link::{Link, Live, disconnected},
-    quota::ConsumerTicket,
+    quota::{ConsumerTicket, Quota},
 };
 use crate::queue::QueueError;
 
@@ -18,7 +17,7 @@ const PER_LANE: usize = 500;
 /// All lanes. The first exists from the start. More are opened as workers need them, and empty ones are closed from the
 /// end.
 pub(super) struct Lanes {
-    address: Arc<Address>,
+    quota: Arc<Quota>,
     stop: CancellationToken,
     lanes: Mutex<Vec<Lane>>,
 }
@@ -28,7 +27,7 @@ struct Lane {
     load: usize,
 }
 
-/// One channel's place on a lane, and in the broker's quota. Given back on drop.
+/// One channel's slot on a lane, and in the broker's quota. Given back on drop.
 #[derive(Debug)]
 pub(super) struct LaneSlot {
     lanes: Arc<Lanes>,
@@ -37,10 +36,10 @@ pub(super) struct LaneSlot {
 }
 
 impl Lanes {
-    pub(super) fn new(address: Arc<Address>, stop: CancellationToken) -> Arc<Self> {
+    pub(super) fn new(quota: Arc<Quota>, stop: CancellationToken) -> Arc<Self> {
         let lanes = Self {
             lanes: Mutex::new(Vec::new()),
-            address,
+            quota,
             stop,
         };
         let first = lanes.open(0);
@@ -53,7 +52,7 @@ impl Lanes {
         self.lock()[0].link.clone()
     }
 
-    /// A place on the first lane that has room and a connection, or on a new lane if all are full.
+    /// A slot on the first lane that has room and a connection, or on a new lane if all are full.
     pub(super) async fn place(
         self: &Arc<Self>,
         operation: &str,
@@ -61,8 +60,7 @@ impl Lanes {
         // The broker's limit is known after its answer. If the first lane is down, the broker is not reachable.
         let first = self.first().live(operation).await?;
         let capacity = capacity(first.connection.configuration().channel_max());
-        let ticket = self.address.quota().consumer(&self.address, operation);
-        let ticket = ticket.await?;
+        let ticket = self.quota.consumer(operation).await?;
         let link = match self.take(capacity) {
             Ok(link) => link,
             // The lane gives the error.
@@ -113,7 +111,7 @@ impl Lanes {
     fn open(&self, index: usize) -> Lane {
         let role = format!("consume {}", index + 1);
         Lane {
-            link: Link::open(role, self.address.clone(), &self.stop),
+            link: Link::open(role, self.quota.clone(), &self.stop),
             load: 0,
         }
     }

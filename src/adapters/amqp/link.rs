@@ -16,7 +16,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::address::{Address, SocketShutdown};
+use super::{
+    address::{Address, SocketShutdown},
+    quota::Quota,
+};
 use crate::queue::{QueueError, QueueErrorKind};
 use tidegate_core::text::escaped_chain;
 
@@ -35,7 +38,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct Link {
     role: String,
-    address: Arc<Address>,
+    quota: Arc<Quota>,
     /// Written only by the keeper. Read by every operation, and by the driver's connectivity.
     state: watch::Sender<LinkState>,
     /// Whether the broker accepts no publishes. Written by the keeper, read by publishers.
@@ -140,20 +143,20 @@ impl Drop for Live {
 
 impl Link {
     /// A link, and the task that keeps it open until `stop`.
-    pub(super) fn open(role: String, address: Arc<Address>, stop: &CancellationToken) -> Arc<Self> {
+    pub(super) fn open(role: String, quota: Arc<Quota>, stop: &CancellationToken) -> Arc<Self> {
         let link = Arc::new(Self {
             role,
-            address: address.clone(),
+            quota: quota.clone(),
             state: watch::Sender::new(LinkState::Connecting),
             blocked: watch::Sender::new(false),
             stop: stop.child_token(),
         });
-        tokio::spawn(keep(link.clone(), address));
+        tokio::spawn(keep(link.clone(), quota.address().clone()));
         link
     }
 
-    pub(super) fn address(&self) -> &Address {
-        &self.address
+    pub(super) fn quota(&self) -> &Arc<Quota> {
+        &self.quota
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<LinkState> {

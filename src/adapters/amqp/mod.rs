@@ -51,6 +51,7 @@ mod pool;
 mod publish;
 mod quota;
 mod refusal;
+mod seats;
 mod tls;
 #[doc(hidden)]
 pub mod wire;

@@ -202,7 +202,7 @@ impl Channels {
                 }),
                 Ok(None) => return false,
                 Err(error) => {
-                    tracing::debug!(error = %error, "no channel more for requests");
+                    tracing::debug!(error = %error, "no further channel for requests");
                     return false;
                 }
             }
@@ -217,8 +217,8 @@ impl Channels {
         operation: &str,
     ) -> Result<Option<(Channel, CountedChannel)>, QueueError> {
         let own = self.slots.open.load(Ordering::Relaxed);
-        let address = self.link.address();
-        let Some(ticket) = address.quota().request(address, own).await else {
+        let quota = self.link.quota();
+        let Some(ticket) = quota.request(own).await else {
             return Ok(None);
         };
         self.slots.open.fetch_add(1, Ordering::Relaxed);
@@ -232,7 +232,7 @@ impl Channels {
                 Ok(Some((channel, counted)))
             }
             Err(error) => {
-                address.quota().note(&error);
+                quota.note(&error);
                 // The client's own limit does not end the connection.
                 let is_spare = own > 0 && live.is_up();
                 match error.kind == QueueErrorKind::ChannelLimit && is_spare {
@@ -263,7 +263,7 @@ impl Lease<'_> {
         let channels = &self.pool.channels;
         // If channels are limited, one is enough for requests that can wait.
         let is_spare = channels.slots.open.load(Ordering::Relaxed) > 1;
-        if is_spare && channels.link.address().quota().is_limited() {
+        if is_spare && channels.link.quota().is_limited() {
             return;
         }
         channels.put_idle(Held {

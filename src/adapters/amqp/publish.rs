@@ -59,7 +59,7 @@ pub(super) async fn publish(pool: &ChannelPool, message: &Outgoing) -> Result<()
     // waits: if the message were published again, it would exist twice.
     loop {
         let blocked_now = *is_blocked.borrow_and_update();
-        let patience = async {
+        let time_limit = async {
             match blocked_now {
                 true => std::future::pending().await,
                 false => time::sleep(CONFIRM_TIMEOUT).await,
@@ -68,7 +68,7 @@ pub(super) async fn publish(pool: &ChannelPool, message: &Outgoing) -> Result<()
         tokio::select! {
             biased;
             outcome = &mut confirmed => return outcome,
-            () = patience => return Err(QueueError::new(QueueErrorKind::Timeout, &operation)),
+            () = time_limit => return Err(QueueError::new(QueueErrorKind::Timeout, &operation)),
             () = live.blocks_or_unblocks(&mut is_blocked) => {}
         }
     }

@@ -39,9 +39,11 @@ const MAX_PARALLEL_TRIALS: usize = 4;
 const OPEN_TOGETHER_TIMEOUT: Duration = Duration::from_secs(1);
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The broker's quota. One for all connections of a driver.
+/// The channels that this user may have at the broker. One for all connections of a driver.
 #[derive(Debug)]
 pub(super) struct Quota {
+    /// The broker of the trials.
+    address: Arc<Address>,
     /// Written when a channel is opened or closed. Held only while counting.
     ledger: Mutex<ChannelCounts>,
     /// Number of consumers' channels that are being opened. Written with the ledger. Read by first consumers, which
@@ -54,13 +56,19 @@ pub(super) struct Quota {
 }
 
 impl Quota {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(address: Address) -> Arc<Self> {
         Arc::new(Self {
+            address: Arc::new(address),
             ledger: Mutex::default(),
             opening: watch::Sender::new(0),
             turns: Arc::new(Semaphore::new(MAX_PARALLEL_TRIALS)),
             trial: tokio::sync::Mutex::default(),
         })
+    }
+
+    /// The broker.
+    pub(super) fn address(&self) -> &Arc<Address> {
+        &self.address
     }
 
     /// Permission to open a consumer's channel.
@@ -72,7 +80,6 @@ impl Quota {
     /// Cancel-safe.
     pub(super) async fn consumer(
         self: &Arc<Self>,
-        address: &Address,
         operation: &str,
     ) -> Result<ConsumerTicket, QueueError> {
         loop {
@@ -100,7 +107,7 @@ impl Quota {
                 }
             }
             let wants = |ledger: &mut ChannelCounts| ledger.ask_consumer(Instant::now());
-            self.try_more(address, wants).await;
+            self.try_more(wants).await;
         }
     }
 
@@ -109,11 +116,7 @@ impl Quota {
     ///
     /// # Cancel-safety
     /// Cancel-safe.
-    pub(super) async fn request(
-        self: &Arc<Self>,
-        address: &Address,
-        own: usize,
-    ) -> Option<RequestTicket> {
+    pub(super) async fn request(self: &Arc<Self>, own: usize) -> Option<RequestTicket> {
         loop {
             {
                 let mut ledger = self.ledger();
@@ -127,7 +130,7 @@ impl Quota {
                 }
             }
             let wants = |ledger: &mut ChannelCounts| ledger.ask_request(own, Instant::now());
-            self.try_more(address, wants).await;
+            self.try_more(wants).await;
         }
     }
 
@@ -139,17 +142,13 @@ impl Quota {
     /// Records a refused channel, which has ended its connection.
     pub(super) fn note(&self, error: &QueueError) {
         let source = error.source.as_deref();
-        let said = source.and_then(|source| channel_limit(source));
-        if let Some(said) = said {
-            self.ledger().refused(said, Instant::now());
+        let message = source.and_then(|source| channel_limit(source));
+        if let Some(message) = message {
+            self.ledger().refused(message, Instant::now());
         }
     }
 
-    async fn try_more(
-        &self,
-        address: &Address,
-        wants: impl Fn(&mut ChannelCounts) -> ChannelDecision,
-    ) {
+    async fn try_more(&self, wants: impl Fn(&mut ChannelCounts) -> ChannelDecision) {
         let _one = self.trial.lock().await;
         let channels = {
             let mut ledger = self.ledger();
@@ -158,7 +157,7 @@ impl Quota {
             }
             ledger.to_try()
         };
-        let trial = time::timeout(TRIAL_TIMEOUT, attempt(address, channels)).await;
+        let trial = time::timeout(TRIAL_TIMEOUT, attempt(&self.address, channels)).await;
         let trial = trial.unwrap_or(Trial::Unknown);
         tracing::debug!(channels, ?trial, "tried for more channels");
         self.ledger().tried(trial, Instant::now());
@@ -274,12 +273,12 @@ async fn attempt(address: &Address, channels: usize) -> Trial {
             Ok(channel) => granted.push(channel),
             Err(error) => {
                 let error = classify("open a channel", error);
-                let said = error.source.as_deref();
-                match said.and_then(|source| channel_limit(source)) {
-                    Some(said) => {
+                let source = error.source.as_deref();
+                match source.and_then(|source| channel_limit(source)) {
+                    Some(message) => {
                         return Trial::Refused {
                             granted: granted.len(),
-                            said,
+                            message,
                         };
                     }
                     // lapin's own limit, for this connection only. It is not an answer of the broker.

@@ -50,7 +50,7 @@ const MAX_LEFT: usize = 64;
 ///         if job.is_stopped() {
 ///             return Err("stopped before the last line".into());
 ///         }
-///         let _ = line.len(); // stands for what takes long
+///         let _ = line.len(); // a placeholder for slow work
 ///     }
 ///     Ok(Outcome::Done)
 /// });
@@ -135,7 +135,7 @@ where
         let left = self.left.count();
         if left >= MAX_LEFT {
             return Err(StartError {
-                what: format!("{left} blocking calls go on after their jobs were given up"),
+                what: format!("{left} blocking calls still run after their jobs were abandoned"),
                 source: None,
             });
         }
@@ -166,7 +166,7 @@ where
             warn!(
                 pool = %job.pool(),
                 job.id = %Escaped(job.id().as_str()),
-                "a blocking handler was given up: its call goes on, because a thread cannot be stopped"
+                "a blocking handler was abandoned: its call still runs, because a thread cannot be stopped"
             );
         }
         RunReport {
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn its_word_its_error_and_its_panic_are_those_of_its_job() {
+    async fn the_outcome_error_and_panic_of_a_handler_are_those_of_its_job() {
         let done = run(
             &BlockingManager::new(|_| Ok(Outcome::reply("17"))),
             JobControl::default(),
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_handler_that_looks_whether_it_is_stopped_ends_within_its_grace() {
+    async fn a_handler_that_checks_for_a_stop_ends_within_its_grace() {
         let control = JobControl::default();
         let manager = BlockingManager::new({
             let control = control.clone();
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_handler_that_does_not_look_goes_on_and_costs_its_runner() {
+    async fn a_handler_that_ignores_the_stop_keeps_running_and_its_runner_is_dropped() {
         let (let_go, gate) = mpsc::channel::<()>();
         let gate = Mutex::new(gate);
         let manager = BlockingManager::new(move |_| {
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_call_starts_beside_too_many_that_were_given_up() {
+    async fn no_call_starts_while_too_many_abandoned_calls_still_run() {
         let manager = BlockingManager::new(|_| Ok(Outcome::Done));
         let thread = Arc::new(());
         for _ in 0..MAX_LEFT {
@@ -367,7 +367,7 @@ mod tests {
         let refused = runner(&manager).await.err().expect("too many");
         assert_eq!(
             refused.what,
-            "64 blocking calls go on after their jobs were given up"
+            "64 blocking calls still run after their jobs were abandoned"
         );
         drop(thread);
         assert!(runner(&manager).await.is_ok());

@@ -56,7 +56,7 @@ enum StopCause {
     Stop,
 }
 
-/// What a handler returned, or how it panicked.
+/// The return value of a handler, or its panic.
 enum Returned {
     Outcome(Result<Outcome, BoxError>),
     Panicked(String),

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_idle_runner_keeps_no_place_that_its_job_has_waited_for() {
+    async fn an_idle_runner_does_not_keep_a_permit_of_the_service() {
         let begun = Arc::new(AtomicUsize::new(0));
         let service = ServiceBuilder::new().concurrency_limit(1).service_fn({
             let begun = begun.clone();

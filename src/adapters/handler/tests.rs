@@ -131,14 +131,14 @@ async fn a_stop_does_not_give_back_what_can_never_be_parsed() {
 }
 
 #[tokio::test]
-async fn an_error_is_told_with_its_causes() {
+async fn an_error_is_shown_with_its_causes() {
     let manager = HandlerManager::new(|_| async { Err(Outer(std::fmt::Error).into()) });
     let end = end_of(manager, &JobControl::default()).await;
     assert_eq!(end, format!("Error: outer: {}", std::fmt::Error));
 }
 
 #[tokio::test(start_paused = true)]
-async fn keeps_the_word_of_a_handler_that_ends_within_its_grace() {
+async fn uses_the_outcome_of_a_handler_that_ends_within_its_grace() {
     let limit = Duration::from_secs(3);
     let well = HandlerManager::new(|job: Job| async move {
         job.stopped().await;

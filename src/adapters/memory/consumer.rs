@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
+    broker::MemoryBroker,
     core::{ConsumerMessage, SettleKind},
-    driver::MemoryBroker,
 };
 use crate::queue::{Browser, Consumer, Delivery, QueueError, QueueErrorKind, Settle, SettleError};
 
@@ -168,7 +168,7 @@ impl Settle for MemorySettle {
         if self.holds {
             return;
         }
-        // If the channel is gone, the delivery has returned to its queue already.
+        // If the channel is closed, the delivery has returned to its queue already.
         let _ = self.settle(SettleKind::Requeue);
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct BrokerState {
     queues: BTreeMap<QueueName, StoredQueue>,
-    consumers: HashMap<u64, ConsumerState>,
+    consumers: BTreeMap<u64, ConsumerState>,
     next_consumer: u64,
     next_place: u64,
     pub(super) connected: bool,
@@ -46,7 +46,7 @@ struct ConsumerState {
     sender: Option<mpsc::UnboundedSender<ConsumerMessage>>,
 }
 
-/// What a consumer receives. The channel is unbounded because prefetch bounds its content.
+/// The deliveries of a consumer. The channel is unbounded because prefetch bounds its content.
 #[derive(Debug)]
 pub(super) enum ConsumerMessage {
     /// A message and its tag.
@@ -91,7 +91,7 @@ impl BrokerState {
                 return Ok(());
             }
             let what = format!(
-                "declare the queue {}: it is there in another way",
+                "declare the queue {}: it exists with other arguments",
                 spec.name
             );
             return Err(QueueError::new(QueueErrorKind::Mismatch, what));
@@ -238,7 +238,7 @@ impl BrokerState {
         id
     }
 
-    /// Delivers the head of the queue to a browser. Fails if the browser's connection or queue is gone.
+    /// Delivers the head of the queue to a browser. Fails if the browser's connection or queue no longer exists.
     pub(super) fn fetch(
         &mut self,
         id: u64,
@@ -285,7 +285,7 @@ impl BrokerState {
         self.dispatch(&queue, now);
     }
 
-    /// Settles one delivery. `false` if its channel is gone or it was settled before.
+    /// Settles one delivery. `false` if its channel is closed or it was settled before.
     pub(super) fn settle(&mut self, id: u64, tag: u64, settling: SettleKind, now: Instant) -> bool {
         let Some(consumer) = self.consumers.get_mut(&id) else {
             return false;
@@ -431,7 +431,7 @@ impl BrokerState {
             let message = stored.shown(found.spec.kind);
             consumer.unsettled.insert(tag, stored);
             if let Some(sender) = &consumer.sender {
-                // If the receiver is gone, closing the consumer returns all its deliveries.
+                // If the receiver was dropped, closing the consumer returns all its deliveries.
                 let _ = sender.send(ConsumerMessage::Delivery(tag, Box::new(message)));
             }
         }

@@ -7,10 +7,11 @@
 //!
 //! Time is tokio's, so tests with a paused clock move messages through retry queues without waiting.
 
+mod broker;
 mod consumer;
 mod core;
 mod driver;
 mod group;
 mod stored;
 
-pub use self::driver::MemoryBroker;
+pub use self::broker::MemoryBroker;

@@ -10,26 +10,41 @@ pub enum Described {
     Section {
         /// The table's path: `pools.thumbnails.retry`.
         path: String,
-        /// What it is for.
+        /// Its purpose.
         doc: &'static str,
         /// Whether its presence has a meaning, even if it is empty.
         optional: bool,
     },
     /// A key.
-    Key {
-        /// Path of its table; empty outside all tables.
-        table: String,
-        /// Its name. For a table whose keys are the user's own, an example.
-        name: &'static str,
-        /// What it means.
-        doc: Cow<'static, str>,
-        /// What it takes, in words. Empty for an example of a user's own key.
-        wants: String,
-        /// Its default as TOML, or an example.
-        value: Written,
-        /// Its values, for a program.
-        shape: Shape,
-    },
+    Key(DescribedKey),
+}
+
+/// A key of the configuration.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DescribedKey {
+    /// Path of its table; empty outside all tables.
+    pub table: String,
+    /// Its name. For a table whose keys are the user's own, an example.
+    pub name: &'static str,
+    /// Its meaning.
+    pub doc: Cow<'static, str>,
+    /// A description of its values. Empty for an example of a user's own key.
+    pub wants: String,
+    /// Its default as TOML, or an example.
+    pub value: Written,
+    /// Its values, for a program.
+    pub shape: Shape,
+}
+
+impl Described {
+    /// The key, if it is one of the table at `path`.
+    pub fn key_of(&self, path: &str) -> Option<&DescribedKey> {
+        match self {
+            Self::Key(key) if key.table == path => Some(key),
+            _ => None,
+        }
+    }
 }
 
 /// How a key is written.

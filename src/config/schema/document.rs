@@ -11,7 +11,7 @@ use toml::{Spanned, de::DeTable};
 use super::{
     super::problem::{Place, Problem},
     described::Described,
-    syntax::{DuplicateKey, ForeignSyntax},
+    syntax::{DuplicateKey, ForeignSyntax, SyntaxError},
     table::{Table, TableScope},
     variables::Variable,
 };
@@ -22,6 +22,8 @@ pub(crate) struct Document<'v> {
     root: &'v Spanned<DeTable<'v>>,
     /// Lines that are not TOML. Other problems in these lines only follow from that.
     broken_lines: Vec<usize>,
+    /// Lines whose keys may be in another table than it seems, because of a broken line before them.
+    adrift: Vec<Range<usize>>,
     /// Whether the text seems to be in another language.
     is_foreign: bool,
     line_starts: Vec<usize>,
@@ -59,6 +61,7 @@ impl<'v> Document<'v> {
             file: file.into(),
             root,
             broken_lines: Vec::new(),
+            adrift: Vec::new(),
             is_foreign: false,
             line_starts: std::iter::once(0)
                 .chain(text.match_indices('\n').map(|(at, _)| at + 1))
@@ -116,7 +119,8 @@ impl<'v> Document<'v> {
         self.missing.push(problem);
     }
 
-    /// The parser's errors, only the first of each line: the others follow from it.
+    /// The parser's errors, only the first of each line: the others follow from it. So do all that come after an array,
+    /// a table in braces or a text that does not end.
     pub(super) fn not_toml(&mut self, errors: &[toml::de::Error]) -> Vec<Problem> {
         if !errors.is_empty()
             && let Some((foreign, at)) = ForeignSyntax::of(self.text)
@@ -126,6 +130,9 @@ impl<'v> Document<'v> {
             return vec![Problem::new(self.place_of(at..at), "", foreign.name(), fix)];
         }
         let mut problems = Vec::new();
+        // The parser's stages have each their own errors.
+        let mut errors: Vec<_> = errors.iter().collect();
+        errors.sort_by_key(|error| error.span().map_or(0, |span| span.start));
         for error in errors {
             let place = self.place_of(error.span().unwrap_or(0..0));
             if let Place::Line { line, .. } = place {
@@ -140,15 +147,31 @@ impl<'v> Document<'v> {
                     continue;
                 }
             }
-            // Only the parser's own message: the text that it shows could contain a credential.
-            let (found, fix) = match error.message().split_once(", expected ") {
-                Some((found, "nothing")) => (found, "remove it".to_owned()),
-                Some((found, expected)) => (found, format!("write {expected}")),
-                None => (error.message(), "write valid TOML".to_owned()),
-            };
-            problems.push(Problem::new(place, "", found, fix));
+            let error = SyntaxError::of(error, self.text);
+            if error.is_within_brackets && !problems.is_empty() {
+                break;
+            }
+            if let Place::Line { line, .. } = place {
+                let end = match error.is_within_brackets {
+                    true => usize::MAX,
+                    false if error.is_of_a_header => self.next_table(line),
+                    false => line,
+                };
+                self.adrift.push(line..end);
+            }
+            problems.push(Problem::new(place, "", error.found, error.fix));
+            if error.is_within_brackets {
+                break;
+            }
         }
         problems
+    }
+
+    /// The first line after this one that begins a table. Lines start at 1.
+    fn next_table(&self, line: usize) -> usize {
+        let mut lines = self.text.lines().enumerate().skip(line);
+        let next = lines.find(|(_, text)| text.trim_start().starts_with('['));
+        next.map_or(usize::MAX, |(before, _)| before + 1)
     }
 
     /// Decides which problems to keep besides those of the syntax.
@@ -159,9 +182,12 @@ impl<'v> Document<'v> {
             // The text is another language, so problems with its values mean nothing.
             self.problems = syntax;
         } else {
-            let broken = &self.broken_lines;
+            let (broken, adrift) = (&self.broken_lines, &self.adrift);
+            let is_known = |line: &usize| {
+                !broken.contains(line) && !adrift.iter().any(|lines| lines.contains(line))
+            };
             self.problems.retain(|problem| match &problem.place {
-                Place::Line { line, .. } => !broken.contains(line),
+                Place::Line { line, .. } => is_known(line),
                 _ => true,
             });
             self.problems.extend(syntax);

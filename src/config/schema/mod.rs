@@ -19,7 +19,7 @@ mod table;
 mod unknown;
 mod variables;
 
-pub use self::described::{Described, Shape, Written};
+pub use self::described::{Described, DescribedKey, Shape, Written};
 pub(crate) use self::{
     found::{Item, ValuePosition, shown_text},
     key::{Key, KeyPresence},

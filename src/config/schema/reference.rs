@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::described::{Described, Written};
+use super::described::{Described, DescribedKey, Written};
 
 const WIDTH: usize = 96;
 
@@ -29,21 +29,14 @@ pub(crate) fn page(described: &[Described]) -> String {
 }
 
 fn keys_of(page: &mut String, described: &[Described], path: &str, optional: bool) {
-    for entry in described {
-        let Described::Key {
-            table,
+    for key in described.iter().filter_map(|entry| entry.key_of(path)) {
+        let DescribedKey {
             name,
             doc,
             wants,
             value,
             ..
-        } = entry
-        else {
-            continue;
-        };
-        if table != path {
-            continue;
-        }
+        } = key;
         match wants.as_str() {
             "" => comment(page, doc),
             wants => comment(page, &format!("{doc} Takes {wants}.")),

@@ -53,6 +53,67 @@ fn is_yaml_key(line: &str) -> bool {
     !key.is_empty() && key.chars().all(is_word) && (rest.is_empty() || rest.starts_with(' '))
 }
 
+/// A parser's error in our words. Only its message is used: the text that it is about could contain a credential.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct SyntaxError {
+    pub(super) found: String,
+    pub(super) fix: String,
+    /// Whether the parser was within an array, a table in braces, or a text of several lines. It may have taken all
+    /// lines after this one for a part of it.
+    pub(super) is_within_brackets: bool,
+    /// Whether the name of a table is wrong, so that the keys after it have no table.
+    pub(super) is_of_a_header: bool,
+}
+
+impl SyntaxError {
+    pub(super) fn of(error: &toml::de::Error, text: &str) -> Self {
+        let message = error.message();
+        let rest = text.get(error.span().map_or(0, |span| span.start)..);
+        let is_at_the_end = rest.is_none_or(|rest| {
+            rest.trim_start_matches([' ', '\t']).is_empty()
+                || rest
+                    .trim_start_matches([' ', '\t'])
+                    .starts_with(['\n', '\r', '#'])
+        });
+        let has = |word: &str| message.contains(word);
+        let (found, fix) = match message.split_once(", expected ").unwrap_or((message, "")) {
+            ("string values must be quoted", _) if is_at_the_end => (
+                "a key without a value",
+                "write its value after the =".to_owned(),
+            ),
+            ("string values must be quoted", _) => {
+                ("a value without quotes", "write it in quotes".to_owned())
+            }
+            ("invalid basic string", "`\"`") => {
+                ("a text that does not end", "write \" at its end".to_owned())
+            }
+            ("invalid literal string", "`'`") => {
+                ("a text that does not end", "write ' at its end".to_owned())
+            }
+            ("invalid boolean", _) => ("another word", "write true or false".to_owned()),
+            _ if has("array") => (
+                "an array that does not end before",
+                "write , between its items, and ] at its end".to_owned(),
+            ),
+            _ if has("inline table") || has("key-value pairs") => (
+                "a table in braces that does not end before",
+                "write , between its keys, and } at its end".to_owned(),
+            ),
+            (found, "") => (found, "write valid TOML".to_owned()),
+            (found, "nothing") => (found, "remove it".to_owned()),
+            (found, expected) => (found, format!("write {expected}")),
+        };
+        Self {
+            found: found.to_owned(),
+            fix,
+            is_within_brackets: ["array", "inline table", "key-value pairs", "multi-line"]
+                .into_iter()
+                .any(has),
+            is_of_a_header: has("table") && !has("inline table"),
+        }
+    }
+}
+
 /// A key or table that appears a second time.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct DuplicateKey {

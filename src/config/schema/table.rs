@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     super::problem::{Place, Problem},
-    described::{Described, Shape, Written},
+    described::{Described, DescribedKey, Shape, Written},
     document::Document,
     found::{Item, ValuePosition, shown, type_name},
     key::{Key, KeyPresence},
@@ -55,6 +55,20 @@ impl<'d, 'v> Table<'d, 'v> {
         default: K::Value,
     ) -> Key<K::Value> {
         let written = Written::Default(kind.toml(&default));
+        self.ask(name, doc, &kind, written)
+            .map(default, |value| value)
+    }
+
+    /// A key whose default depends on other keys or on the machine: `doc` says how. `example` is for the reference page.
+    pub(crate) fn derived<K: KeyKind>(
+        &mut self,
+        name: &'static str,
+        doc: impl Into<Cow<'static, str>>,
+        kind: K,
+        default: K::Value,
+        example: &str,
+    ) -> Key<K::Value> {
+        let written = Written::Example(example.to_owned());
         self.ask(name, doc, &kind, written)
             .map(default, |value| value)
     }
@@ -163,14 +177,14 @@ impl<'d, 'v> Table<'d, 'v> {
 
     /// Describes a table whose keys the user chooses, for the reference page.
     pub(crate) fn describe_entries(&mut self, doc: &'static str, example: (&'static str, &str)) {
-        self.document.described.push(Described::Key {
+        self.document.described.push(Described::Key(DescribedKey {
             table: self.scope.path.clone(),
             name: example.0,
             doc: doc.into(),
             wants: String::new(),
             value: Written::Example(example.1.to_owned()),
             shape: Shape::Other,
-        });
+        }));
     }
 
     /// Adds text to the doc of a key that was read already.
@@ -180,9 +194,9 @@ impl<'d, 'v> Table<'d, 'v> {
             .described
             .iter_mut()
             .find_map(|entry| match entry {
-                Described::Key {
-                    table, name, doc, ..
-                } if *table == self.scope.path && *name == key => Some(doc),
+                Described::Key(one) if one.table == self.scope.path && one.name == key => {
+                    Some(&mut one.doc)
+                }
                 _ => None,
             });
         if let Some(doc) = described {
@@ -259,14 +273,14 @@ impl<'d, 'v> Table<'d, 'v> {
         kind: &K,
         value: Written,
     ) -> Key<Option<K::Value>> {
-        self.document.described.push(Described::Key {
+        self.document.described.push(Described::Key(DescribedKey {
             table: self.scope.path.clone(),
             name,
             doc: doc.into(),
             wants: kind.wants(),
             value,
             shape: kind.shape(),
-        });
+        }));
         self.look_up(name, kind, |segment| fold(segment) == name)
     }
 

@@ -7,7 +7,7 @@ fn pool(text: &str) -> String {
 }
 
 #[test]
-fn a_delivery_limit_that_one_death_may_use_up_is_warned_of() {
+fn a_delivery_limit_that_one_death_may_use_up_is_a_warning() {
     let said = |limit: i64, max: u32| {
         warnings(&format!(
             "declare = \"quorum\"\narguments = {{ x-delivery-limit = {limit} }}\npolicy.max = {max}"
@@ -91,7 +91,7 @@ fn arguments_that_the_broker_would_refuse_are_refused() {
         (
             "classic",
             "x-dead-letter-routing-key = \"a\"",
-            "write x-dead-letter-exchange with it",
+            "also write x-dead-letter-exchange",
         ),
         (
             "classic",
@@ -146,17 +146,17 @@ fn bindings_are_tables_with_an_exchange() {
 }
 
 #[test]
-fn arguments_by_which_messages_are_lost_are_warned_of() {
+fn arguments_that_may_lose_messages_are_a_warning() {
     for (arguments, fix) in [
         ("x-max-priority = 10", None),
         (
             "x-message-ttl = 1000",
-            Some("write x-dead-letter-exchange with it"),
+            Some("also write x-dead-letter-exchange"),
         ),
         ("x-message-ttl = 1000, x-dead-letter-exchange = \"\"", None),
         (
             "x-max-length = 9",
-            Some("write x-overflow = \"reject-publish\" with it"),
+            Some("also write x-overflow = \"reject-publish\""),
         ),
         ("x-max-length = 9, x-overflow = \"reject-publish\"", None),
         ("x-expires = 60000", Some("remove it: the broker deletes")),

@@ -41,7 +41,7 @@ fn refused(change: &PolicyChange) -> String {
 }
 
 #[test]
-fn shows_every_key_with_where_it_comes_from() {
+fn shows_every_key_with_its_source() {
     let once = change(None, &["jobs_per_worker=2"]).unwrap();
     let twice = change(Some(&once.set), &["scaling.down_window=1m"]).unwrap();
     insta::assert_snapshot!(policy_toml(&policy_keys(&pool(), None)));
@@ -83,7 +83,7 @@ fn a_change_keeps_what_it_does_not_touch() {
 }
 
 #[test]
-fn another_kind_takes_the_keys_of_the_old_kind_along() {
+fn a_change_of_kind_removes_the_keys_of_the_old_kind() {
     let fixed = change(None, &["kind=fixed", "workers=5"]).unwrap();
     assert_eq!(fixed.set.policy, Policy::fixed(5).max(40));
     let back = change(Some(&fixed.set), &["kind=backlog"]).unwrap();
@@ -115,7 +115,7 @@ fn a_table_replaces_the_one_that_was_there() {
 }
 
 #[test]
-fn json_changes_the_keys_that_it_has() {
+fn json_changes_only_the_keys_that_it_contains() {
     let json = serde_json::json!({
         "kind": "steps", "steps": [[1, 1], [9, 3]], "scaling": {"down_window": "3s"}
     });
@@ -133,7 +133,7 @@ fn json_changes_the_keys_that_it_has() {
 }
 
 #[test]
-fn whatever_check_would_refuse_is_refused_whole_in_its_words() {
+fn an_order_that_check_would_refuse_is_refused_with_the_same_text() {
     let changes: [&[&str]; 10] = [
         &["jobs_per_worker=0", "mx=5", "scaling.down_window=long"],
         &["min_active=60"],

@@ -1,4 +1,4 @@
-//! Variables that stand for keys.
+//! Environment variables that set keys.
 
 use super::{POOL, given};
 use crate::{

@@ -1,4 +1,4 @@
-//! The thin layer of I/O, on real files.
+//! The I/O of the configuration, with real files.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ fn write(directory: &tempfile::TempDir, name: &str, text: impl AsRef<[u8]>) -> P
 }
 
 #[test]
-fn a_file_that_is_named_goes_before_those_that_are_looked_for() {
+fn a_named_file_wins_over_the_standard_places() {
     let directory = tempfile::tempdir().unwrap();
     let there = write(&directory, "there.toml", "");
     let absent = directory.path().join("absent.toml");
@@ -35,12 +35,12 @@ fn a_file_that_is_named_goes_before_those_that_are_looked_for() {
 }
 
 #[test]
-fn where_no_file_is_the_error_names_what_was_tried() {
+fn without_a_file_the_error_names_the_paths_that_were_tried() {
     let candidates = ["/nowhere/a.toml", "/nowhere/b.toml"].map(Path::new);
     let error = find_among(None, None, &candidates).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "find a configuration file: none of /nowhere/a.toml, /nowhere/b.toml exists"
+        "failed to find a configuration file: none of /nowhere/a.toml, /nowhere/b.toml exists"
     );
 }
 
@@ -85,7 +85,7 @@ fn a_file_that_cannot_be_read_is_one_problem() {
 }
 
 #[test]
-fn programs_and_directories_that_are_not_there_are_found_before_a_job_needs_them() {
+fn missing_programs_and_directories_are_found_before_a_job_needs_them() {
     let directory = tempfile::tempdir().unwrap();
     let plain = write(&directory, "plain", "");
     let program = write(&directory, "program", "");
@@ -113,7 +113,7 @@ pools.inside.runner = {{ kind = "container", image = "a", command = ["inside"], 
 }
 
 #[test]
-fn places_where_the_daemon_could_not_start_are_found() {
+fn paths_that_the_daemon_cannot_use_are_found() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path().display();
     write(&directory, "file", "");
@@ -139,7 +139,7 @@ fn places_where_the_daemon_could_not_start_are_found() {
 }
 
 #[test]
-fn secrets_that_everybody_may_read_are_told_of() {
+fn secrets_that_everybody_may_read_are_reported() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path().display().to_string();
     let token = write(&directory, "token", "t0ken");
@@ -159,7 +159,7 @@ fn secrets_that_everybody_may_read_are_told_of() {
 }
 
 #[test]
-fn a_script_that_is_not_there_is_told_of() {
+fn a_missing_script_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path().display().to_string();
     write(&directory, "thumb.py", "");
@@ -174,7 +174,7 @@ fn a_script_that_is_not_there_is_told_of() {
 }
 
 #[test]
-fn what_the_machine_lacks_is_told_beside_what_is_wrong() {
+fn problems_of_the_machine_are_reported_beside_those_of_the_file() {
     let directory = tempfile::tempdir().unwrap();
     let text = r#"
 [pools.a]
@@ -196,19 +196,30 @@ working_dir = "/nowhere"
 "#;
     let shown = |text: &str| {
         let file = write(&directory, "tidegate.toml", text);
-        let (loaded, problems) = examine(&Source::from(file));
+        let examined = examine(&Source::from(file));
         let here = directory.path().display().to_string();
-        let problems = problems.to_string().replace(&here, "");
-        (loaded.is_some(), problems)
+        let problems = examined.problems.to_string().replace(&here, "");
+        (examined.loaded.is_some(), problems)
     };
     let (is_good, problems) = shown(text);
     assert!(!is_good);
     insta::assert_snapshot!(problems);
+    // A warning about the machine is not hidden by a problem of another key, or of the same one.
+    let text =
+        "[pools.a]\nprefetch = 0\nrunner.command = [\"/nowhere/python3\", \"/nowhere/a.py\"]\n";
+    let file = write(&directory, "tidegate.toml", text);
+    let examined = examine(&Source::from(file));
+    assert_eq!(examined.problems.len(), 2, "{}", examined.problems);
+    let warnings = examined.warnings.to_string();
+    assert!(
+        warnings.contains("found \"/nowhere/a.py\", which does not exist"),
+        "{warnings}"
+    );
     // Nothing is wrong with the configuration itself.
     let (is_good, problems) = shown("pools.a.runner.command = [\"tidegate-no-such-program\"]\n");
     assert!(is_good, "{problems}");
     assert!(problems.ends_with("\n1 problem"), "{problems}");
-    // Nothing can be made of it.
+    // The text cannot be parsed.
     let (is_good, problems) = shown("pools.a.runner.command = ");
     assert!(!is_good);
     assert!(problems.ends_with("\n1 problem"), "{problems}");

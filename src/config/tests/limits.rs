@@ -96,7 +96,7 @@ fn a_limit_out_of_bounds_is_refused_at_its_own_place() {
 }
 
 #[test]
-fn variables_come_from_a_file_and_the_pool_has_the_last_word() {
+fn variables_come_from_a_file_and_those_of_the_pool_win() {
     let text = "# passwords\nA=from the file\n\nB=b=b\nB=twice\n";
     let given = runner("env_file = \"/env\"\nenv.A = \"from the pool\"\n").file("/env", text);
     let env = exec(&given).env;

@@ -2,14 +2,17 @@
 
 mod arguments;
 mod by_hand;
+mod consuming;
 mod environment;
 mod files;
 mod limits;
 mod problems;
 mod properties;
+mod queues;
 mod secrets;
 mod settings;
 mod slips;
+mod tables;
 
 use std::{collections::BTreeMap, io, path::Path};
 
@@ -32,6 +35,11 @@ fn given(text: &str) -> Given {
         text: text.to_owned(),
         ..Given::default()
     }
+}
+
+/// The problems of one pool's tables, after which the smallest runner follows.
+fn pool_lines(text: &str) -> Vec<String> {
+    given(&format!("[pools.thumbnails]\n{text}\n{POOL}")).lines()
 }
 
 impl Given {

@@ -1,11 +1,6 @@
-//! What is said of bad configurations. The text is a part of the product, so the tests are snapshots.
+//! The messages about invalid configurations. The text is a part of the product, so the tests are snapshots.
 
-use super::{POOL, given};
-
-/// The problems of one pool's tables, after which the smallest runner follows.
-fn pool_lines(text: &str) -> Vec<String> {
-    given(&format!("[pools.thumbnails]\n{text}\n{POOL}")).lines()
-}
+use super::{POOL, given, pool_lines};
 
 #[test]
 fn everything_that_is_wrong_is_said_at_once() {
@@ -56,10 +51,48 @@ fn problems_have_a_form_for_machines() {
 }
 
 #[test]
-fn text_that_is_not_toml_hides_no_other_problem() {
+fn other_problems_are_reported_beside_invalid_toml() {
     let text =
         "[broker\nurl = \n[pools.a]\nprefetch = 0\nkeep_warm = = 1\nrunner.command = [\"true\"]\n";
     insta::assert_snapshot!(given(text).problems());
+}
+
+#[test]
+fn a_mistake_of_syntax_is_one_problem_where_only_it_is_wrong() {
+    let runner = "[pools.a.runner]\ncommand = [\"true\"]\ntimeout = \"5m\"\n";
+    for (text, expected) in [
+        (
+            format!("[pools.a]\npolicy = {{ max = 3\n{runner}"),
+            "3:1: found a table in braces that does not end before, write , between its keys, and } at its end",
+        ),
+        (
+            format!("[pools.a]\npolicy = {{ max = \"3 }}\n{runner}"),
+            "2:24: found a text that does not end, write \" at its end",
+        ),
+        (
+            "[pools.a.runner]\ncommand = [\"true\"\ntimeout = \"5m\"\n".to_owned(),
+            "3:1: found an array that does not end before, write , between its items, and ] at its end",
+        ),
+        (
+            runner.replace("runner]", "runner"),
+            "1:16: found unclosed table, write `]`",
+        ),
+        (
+            format!("[pools.a]\nqueue =\n{runner}"),
+            "2:8: found a key without a value, write its value after the =",
+        ),
+        (
+            format!("[pools.a]\npoll_interval = 5s\n{runner}"),
+            "2:17: found a value without quotes, write it in quotes",
+        ),
+        (
+            format!("[pools.a]\npreempt = True\n{runner}"),
+            "2:11: found another word, write true or false",
+        ),
+    ] {
+        let expected = format!("tidegate.toml:{expected}");
+        assert_eq!(given(&text).lines(), [expected], "{text}");
+    }
 }
 
 #[test]
@@ -208,6 +241,10 @@ fn an_entry_of_a_schedule_says_what_is_wrong_with_it() {
             "found \"0 8 * *\", write five fields",
         ),
         (
+            "cron = \"0 0 30 2 *\", for = \"1h\", max = 5",
+            "found \"0 0 30 2 *\", write a day that some year has: this entry never opens",
+        ),
+        (
             "cron = \"0 8 * * *\", time_zone = \"Mars/Olympus\", for = \"1h\", max = 5",
             "found \"Mars/Olympus\", write the name of a time zone",
         ),
@@ -264,6 +301,17 @@ fn a_limit_over_all_pools_must_leave_each_its_floor() {
 }
 
 #[test]
+fn local_max_is_at_most_the_max_of_all_daemons() {
+    let lines = pool_lines("share = true\nlocal_max = 51");
+    let wanted = "pools.thumbnails.local_max: found 51, write at most policy.max, which is 50";
+    assert!(lines[0].contains(wanted), "{lines:?}");
+    let entry = "{ cron = \"0 8 * * *\", for = \"1h\", max = 80 }";
+    let pool = format!("share = true\nlocal_max = 80\nschedule = [{entry}]");
+    let loaded = given(&format!("[pools.thumbnails]\n{pool}\n{POOL}")).loaded();
+    assert_eq!(loaded.settings.pools[0].pool.local_max, Some(80));
+}
+
+#[test]
 fn local_max_needs_a_shared_queue() {
     let lines = pool_lines("local_max = 5");
     assert!(
@@ -281,11 +329,11 @@ fn steps_must_rise() {
 }
 
 #[test]
-fn a_runner_says_what_it_cannot_be() {
+fn invalid_keys_of_a_runner_are_reported_with_a_correction() {
     for (line, expected) in [
         (
             "kind = \"exce\"",
-            "2:8: pools.a.runner.kind: found \"exce\", write \"exec\", \"warm\" or \"container\"",
+            "2:8: pools.a.runner.kind: found \"exce\", write \"exec\", \"warm\", \"container\" or \"consumer\"",
         ),
         (
             "kind = \"container\"",
@@ -297,7 +345,7 @@ fn a_runner_says_what_it_cannot_be() {
         ),
         (
             "command = [\"a\"]\nstop_timeout = \"1s\"",
-            "3:16: pools.a.runner.stop_timeout: found \"1s\", write kill_grace: kinds other than \"container\" have this key instead",
+            "3:16: pools.a.runner.stop_timeout: found \"1s\", write kill_grace: kinds other than \"container\" or \"consumer\" have this key instead",
         ),
         (
             "kind = \"container\"\nimage = \"a\"\nkill_grace = \"1s\"",
@@ -321,11 +369,11 @@ fn a_runner_says_what_it_cannot_be() {
         ),
         (
             "kind = \"container\"\nimage = \"a\"\nnice = 3",
-            "4:8: pools.a.runner.nice: found 3, remove it, or write kind = \"exec\" or \"warm\": it has no effect for \"container\"",
+            "4:8: pools.a.runner.nice: found 3, remove it, or write kind = \"exec\" or \"warm\" or \"consumer\": it has no effect for \"container\"",
         ),
         (
             "kind = \"container\"\nimage = \"a\"\nrlimits.core = \"none\"",
-            "4:16: pools.a.runner.rlimits.core: found \"none\", remove it, or write kind = \"exec\" or \"warm\": it has no effect for \"container\"",
+            "4:16: pools.a.runner.rlimits.core: found \"none\", remove it, or write kind = \"exec\" or \"warm\" or \"consumer\": it has no effect for \"container\"",
         ),
         (
             "kind = \"container\"\nimage = \"a\"\npull = \"often\"",
@@ -461,126 +509,7 @@ fn the_management_api_is_a_web_server() {
 }
 
 #[test]
-fn deliveries_that_may_wait_too_long_behind_others_are_worth_a_word() {
-    for (prefetch, expected) in [
-        (5, vec![]),
-        (
-            6,
-            vec![
-                "tidegate.toml:2:12: pools.a.prefetch: found 6, write at most 5, or lower runner.timeout: after jobs \
-                that take their whole timeout of 5m, the last prefetched delivery is too close to ack_deadline and \
-                returns to the queue",
-            ],
-        ),
-    ] {
-        let text = format!("[pools.a]\nprefetch = {prefetch}\nrunner.command = [\"a\"]\n");
-        let warnings = given(&text).loaded().warnings;
-        let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-        assert_eq!(warnings, expected);
-    }
-}
-
-#[test]
-fn dead_letters_that_the_broker_may_drop_are_worth_a_word() {
-    for (declare, expected) in [
-        (
-            "no",
-            vec![
-                "tidegate.toml:3:21: pools.a.retry.dead_letter: found \"broker\", make sure that the queue has a \
-                 dead-letter exchange, or write \"queue\": without one, dead letters are lost",
-            ],
-        ),
-        (
-            "classic",
-            vec![
-                "tidegate.toml:3:21: pools.a.retry.dead_letter: found \"broker\", write arguments = { \
-                 x-dead-letter-exchange = \"\", x-dead-letter-routing-key = \"a.dead\" }, or write \"queue\": without a \
-                 dead-letter exchange, dead letters are lost",
-            ],
-        ),
-        ("quorum\"\narguments.x-dead-letter-exchange = \"", vec![]),
-    ] {
-        let text = format!(
-            "[pools.a]\ndeclare = \"{declare}\"\nretry.dead_letter = \"broker\"\nrunner.command = [\"a\"]\n"
-        );
-        let warnings = given(&text).loaded().warnings;
-        let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-        assert_eq!(warnings, expected);
-    }
-}
-
-#[test]
-fn two_pools_on_one_queue_are_both_named_with_their_lines() {
-    let text = "pools.a.queue = \"jobs\"\npools.a.runner.command = [\"a\"]\n\
-                pools.b.queue = \"jobs\"\npools.b.runner.command = [\"b\"]\n";
-    assert_eq!(
-        given(text).lines(),
-        [
-            "tidegate.toml:3:17: pools.b.queue: found \"jobs\", which is also the queue of pool a \
-            (tidegate.toml:1:17), give b its own queue, or make one pool of a and b"
-        ]
-    );
-}
-
-#[test]
-fn a_queue_name_must_leave_room_for_its_retry_queues() {
-    // The longest is `<queue>.retry.300000`.
-    let fits = "q".repeat(255 - ".retry.300000".len());
-    given(&format!("[pools.thumbnails]\nqueue = \"{fits}\"\n{POOL}")).loaded();
-    let lines = pool_lines(&format!("queue = \"{fits}q\""));
-    assert_eq!(lines.len(), 1);
-    assert!(lines[0].ends_with("write at most 242 bytes: <queue>.retry.300000 must fit in 255"));
-}
-
-/// RabbitMQ 4.0 answers by an internal error, and closes the connection.
-#[test]
-fn a_queue_name_that_the_broker_stumbles_over_is_refused() {
-    let room = 219 - ".retry.300000".len();
-    let fits = "é".repeat(room / 2);
-    given(&format!("[pools.thumbnails]\nqueue = \"{fits}\"\n{POOL}")).loaded();
-    let lines = pool_lines(&format!("queue = \"{fits}é\""));
-    assert_eq!(lines.len(), 1);
-    assert!(
-        lines[0].contains(
-            "write at most 206 bytes: RabbitMQ 4.0 fails to write errors about <queue>.retry.300000"
-        ),
-        "{}",
-        lines[0]
-    );
-}
-
-#[test]
-fn pool_names_are_words() {
-    let name = "x".repeat(65);
-    for name in ["\"a b\"", "\"\"", "\"é\"", "\"a.b\"", &name] {
-        let lines = given(&format!("[pools.{name}.runner]\ncommand = [\"a\"]\n")).lines();
-        assert!(
-            lines[0].contains("write 1 to 64 of the characters"),
-            "{lines:?}"
-        );
-    }
-}
-
-#[test]
-fn a_pool_on_anothers_derived_queue_is_a_warning() {
-    let text = "pools.a.runner.command = [\"a\"]\n\
-                pools.b.queue = \"a.dead\"\npools.b.runner.command = [\"b\"]\n\
-                pools.c.queue = \"a.retry.1000\"\npools.c.runner.command = [\"c\"]\n";
-    let warnings = given(text).loaded().warnings;
-    let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        warnings,
-        [
-            "tidegate.toml:2:17: pools.b.queue: found \"a.dead\", in which pool a keeps its dead letters, check that \
-            this is intended",
-            "tidegate.toml:4:17: pools.c.queue: found \"a.retry.1000\", in which pool a keeps its retries in waiting, \
-            write another queue",
-        ]
-    );
-}
-
-#[test]
-fn a_slip_of_the_pen_finds_the_key_that_was_meant() {
+fn a_misspelt_key_gets_a_suggestion() {
     for (line, meant) in [
         ("poll-interval = \"1s\"", "pools.thumbnails.poll_interval"),
         ("prefech = 1", "pools.thumbnails.prefetch"),
@@ -600,7 +529,7 @@ fn a_slip_of_the_pen_finds_the_key_that_was_meant() {
 }
 
 #[test]
-fn what_should_be_a_table_and_is_not_is_one_problem() {
+fn a_value_where_a_table_is_expected_is_one_problem() {
     assert_eq!(
         pool_lines("policy = 3"),
         [
@@ -692,7 +621,7 @@ fn an_answer_needs_a_queue_and_a_length_that_can_be() {
 }
 
 #[test]
-fn queues_for_answers_that_never_come_are_worth_a_word() {
+fn reply_queues_that_get_no_replies_are_a_warning() {
     let warnings = |text: &str| {
         let given = given(&format!(
             "[pools.thumbnails]\nreply_allow = [\"replies\"]\n{text}"

@@ -1,4 +1,4 @@
-//! Whatever is written, nothing panics and nothing wrong goes unsaid.
+//! For any text in the file, nothing panics, and every mistake is reported.
 
 use proptest::{prelude::*, sample::subsequence};
 

@@ -1,9 +1,9 @@
-//! No credential in anything that a person or a log can see, and the URLs that hold them.
+//! Problems, errors and logs show no credential. Also tests of the URLs that contain credentials.
 
 use super::{POOL, given};
 use crate::config::{BrokerUrl, TlsSettings};
 
-/// URLs with `hunter2`, or a piece of it that matters, as the password. Not all of them are good URLs.
+/// URLs whose password contains `hunter2` or `12345`. Some of them are invalid.
 const URLS: [&str; 14] = [
     "amqp://guest:hunter2@localhost:5672/%2f",
     "amqp://guest:hunter2@",
@@ -81,7 +81,7 @@ fn a_url_at_the_wrong_key_does_not_show_its_password_either() {
 }
 
 #[test]
-fn settings_show_neither_passwords_nor_the_values_of_jobs_variables() {
+fn settings_show_no_passwords_and_no_values_of_job_variables() {
     let text = format!(
         "broker.url = \"amqps://guest:hunter2@host/\"\n{POOL}env = {{ PASSWORD = \"hunter2\" }}\n"
     );
@@ -97,7 +97,7 @@ fn settings_show_neither_passwords_nor_the_values_of_jobs_variables() {
 }
 
 #[test]
-fn a_url_says_what_is_wrong_with_it() {
+fn the_error_of_an_invalid_url_says_what_is_wrong() {
     let lines: Vec<_> = [
         "",
         "localhost:5672",
@@ -160,7 +160,7 @@ fn a_url_that_names_the_empty_vhost_is_a_warning() {
 }
 
 #[test]
-fn an_address_that_others_reach_wants_a_token() {
+fn an_address_that_other_machines_reach_needs_a_token() {
     let reached = "tidegate.toml:1:15: http.listen: found \"0.0.0.0:8672\", name a file with a token in \
                    http.token_file, or with a read-only token in http.read_token_file, because other machines can reach \
                    this address; or write an address that only this machine can reach, such as 127.0.0.1:8672";
@@ -177,7 +177,7 @@ fn an_address_that_others_reach_wants_a_token() {
 }
 
 #[test]
-fn the_token_for_reading_is_not_the_one_that_steers() {
+fn the_token_for_reading_must_differ_from_the_token_for_orders() {
     let text = format!("http.token_file = \"/a\"\nhttp.read_token_file = \"/b\"\n{POOL}");
     let lines = given(&text)
         .file("/a", "same")

@@ -5,15 +5,10 @@ use std::time::Duration;
 use super::{POOL, given};
 use crate::{
     config::{
-        Answers, Binding, BreakerRules, BrokerUrl, Cores, DeadLetter, Declare, DrainAfter,
-        ExecSettings, LogFormat, Origin, PoolSettings, ReplySettings, RetrySettings,
-        RunnerSettings, reference,
+        Answers, Binding, BreakerRules, BrokerUrl, DeadLetter, Declare, DrainAfter, ExecSettings,
+        LogFormat, Origin, PoolSettings, ReplySettings, RetrySettings, RunnerSettings, reference,
     },
     decide::{Policy, PolicyKind, Scaling, Schedule},
-    runners::{
-        WarmSettings,
-        container::{ContainerSettings, EngineAddress, Mount, Pull},
-    },
 };
 
 /// Every key of the documentation's own example, each with a value that is not its default.
@@ -195,7 +190,7 @@ fn every_key_of_the_file_reaches_its_setting() {
 }
 
 #[test]
-fn a_pool_may_be_told_to_answer_nobody() {
+fn a_pool_can_be_configured_to_send_no_replies() {
     let loaded = given(&format!("[pools.thumbnails]\nreply = false\n{POOL}")).loaded();
     assert_eq!(loaded.settings.pools[0].pool.reply.answers, Answers::Never);
 }
@@ -361,7 +356,7 @@ fn the_url_comes_from_the_file_then_its_file_then_amqp_url() {
 }
 
 #[test]
-fn socket_and_state_stand_where_the_system_has_such_things() {
+fn socket_and_state_are_in_the_usual_directories_of_the_system() {
     let mut given = given(POOL);
     let mut places = |change: fn(&mut crate::config::Surroundings)| {
         change(&mut given.surroundings);
@@ -395,7 +390,7 @@ fn the_reference_page_names_every_key() {
 }
 
 #[test]
-fn the_reference_page_is_a_configuration_of_nothing_but_defaults() {
+fn the_reference_page_is_a_valid_configuration_with_only_defaults() {
     let mut settings = given(&reference()).loaded().settings;
     settings.pools[0].pool.policy_origins.clear();
     let mut minimal = given(POOL).loaded().settings;
@@ -422,7 +417,7 @@ fn the_reference_pages_examples_are_of_the_kinds_that_their_keys_take() {
             Ok(_) => continue,
             Err(problems) => problems,
         };
-        // What an example cannot have beside it here: the file that it names, or another kind or key.
+        // Keys whose example is not valid on its own here: it names a file, or needs another kind or key.
         for problem in &lines {
             let is_expected = ["no such file", "remove it"]
                 .iter()
@@ -433,186 +428,5 @@ fn the_reference_pages_examples_are_of_the_kinds_that_their_keys_take() {
                 || problem.fix.starts_with("write kill_grace");
             assert!(is_expected, "{example}: {problem}");
         }
-    }
-}
-
-#[test]
-fn a_breaker_is_there_when_its_table_is() {
-    let breaker = |given: super::Given| {
-        let settings = given.loaded().settings;
-        settings.pools[0].pool.retry.breaker
-    };
-    let with = |text: &str| given(&format!("{POOL}{text}"));
-    let default = Some(BreakerRules::default());
-    assert_eq!(breaker(given(POOL)), None);
-    assert_eq!(breaker(with("[pools.thumbnails.retry]\n")), None);
-    let header = "[pools.thumbnails.retry.breaker]\n";
-    assert_eq!(breaker(with(header)), default);
-    let variable = "TIDEGATE_POOLS__THUMBNAILS__RETRY__BREAKER__MIN_JOBS";
-    let min_jobs = 3;
-    assert_eq!(
-        breaker(given(POOL).variable(variable, "3")),
-        default.map(|rules| BreakerRules { min_jobs, ..rules })
-    );
-
-    for (share, failure_percent) in [
-        ("1", 100),
-        ("1.0", 100),
-        ("0.29", 29),
-        ("0.01", 1),
-        ("\"80%\"", 80),
-    ] {
-        assert_eq!(
-            breaker(with(&format!("{header}failures = {share}"))),
-            default.map(|rules| BreakerRules {
-                failure_percent,
-                ..rules
-            })
-        );
-    }
-    for wrong in [
-        "0", "0.0", "1.5", "0.125", "50", "nan", "\"0%\"", "\"1\"", "true",
-    ] {
-        let problems = with(&format!("{header}failures = {wrong}")).problems();
-        assert_eq!(problems.len(), 1, "{wrong}");
-    }
-
-    let page = reference();
-    let at = page.find(&format!("# {header}")).expect("its section");
-    let section = page[at..]
-        .lines()
-        .take_while(|line| !line.is_empty())
-        .map(|line| line.trim_start_matches("# "))
-        .filter(|line| line.starts_with('[') || line.contains(" = "))
-        .collect::<Vec<_>>();
-    assert_eq!(section.len(), 5, "{section:?}");
-    assert_eq!(breaker(with(&section.join("\n"))), default);
-}
-
-#[test]
-fn a_warm_runner_has_limits_of_its_own() {
-    let text = r#"
-[pools.a.runner]
-kind = "warm"
-command = ["python3", "worker.py"]
-timeout = "1m"
-start_timeout = "5s"
-max_jobs = 100
-max_age = "1h"
-idle_timeout = "10m"
-max_memory = "256 MiB"
-prestart = 2
-"#;
-    let mut process = ExecSettings::new(["python3", "worker.py"]);
-    process.timeout = Duration::from_secs(60);
-    let expected = WarmSettings {
-        process,
-        start_timeout: Duration::from_secs(5),
-        max_jobs: Some(100),
-        max_age: Some(Duration::from_secs(3600)),
-        idle_timeout: Some(Duration::from_secs(600)),
-        max_memory: Some(256 * 1024 * 1024),
-        prestart: 2,
-    };
-    let settings = given(text).loaded().settings;
-    assert_eq!(settings.pools[0].runner, RunnerSettings::from(expected));
-
-    let text = "pools.a.runner = { kind = \"warm\", command = [\"a\"] }\n";
-    let settings = given(text).loaded().settings;
-    let expected = RunnerSettings::from(WarmSettings::new(["a"]));
-    assert_eq!(settings.pools[0].runner, expected);
-}
-
-#[test]
-fn a_container_runner_has_keys_of_its_own() {
-    let text = r#"
-[pools.a.runner]
-kind = "container"
-image = "thumbs:1"
-command = ["--fast"]
-timeout = "1m"
-stop_timeout = "5s"
-working_dir = "/work"
-env_pass = ["TOKEN"]
-mounts = ["/srv/images:/images:ro", "cache:/cache"]
-network = "none"
-user = "1000"
-group = "users"
-memory_max = "64MiB"
-cpu_max = 0.5
-pids_max = 20
-init = true
-pull = "never"
-engine = "unix:///run/podman/podman.sock"
-env = { SIZE = "256" }
-"#;
-    let settings = given(text).loaded().settings;
-    let mut expected = ContainerSettings::new("thumbs:1");
-    expected.command = vec!["--fast".to_owned()];
-    expected.timeout = Duration::from_secs(60);
-    expected.stop_timeout = Duration::from_secs(5);
-    expected.working_dir = Some("/work".into());
-    expected.env_pass = vec!["TOKEN".to_owned()];
-    expected.env = [("SIZE".to_owned(), "256".to_owned())].into();
-    expected.mounts = ["/srv/images:/images:ro", "cache:/cache"]
-        .map(|mount| Mount::parse(mount).unwrap())
-        .into();
-    expected.network = Some("none".to_owned());
-    expected.user = Some("1000".to_owned());
-    expected.group = Some("users".to_owned());
-    expected.memory_max = Some(64 << 20);
-    expected.cpu_max = Some(Cores::from_thousandths(500));
-    expected.pids_max = Some(20);
-    expected.init = true;
-    expected.pull = Pull::Never;
-    expected.engine = Some(EngineAddress::Unix("/run/podman/podman.sock".into()));
-    assert_eq!(settings.pools[0].runner, RunnerSettings::from(expected));
-
-    let text = "pools.a.runner = { kind = \"container\", image = \"a\" }\n";
-    let settings = given(text).loaded().settings;
-    let expected = ContainerSettings::new("a");
-    assert_eq!(settings.pools[0].runner, RunnerSettings::from(expected));
-}
-
-#[test]
-fn the_example_of_answers_answers() {
-    let text = include_str!("../../../examples/reply.toml");
-    let loaded = given(text).loaded();
-    assert_eq!(loaded.warnings, []);
-    let reply = &loaded.settings.pools[0].pool.reply;
-    assert_eq!(reply.answers, Answers::Always);
-    assert!(reply.allows("amq.gen-x"));
-}
-
-#[test]
-fn spans_go_to_a_collector_where_the_file_names_one() {
-    let with = |text: &str| given(&format!("{text}\n{POOL}"));
-    assert_eq!(given(POOL).loaded().settings.otlp, None);
-    let settings = with("[otlp]\nendpoint = \"https://collector:4318\"").loaded();
-    let otlp = settings.settings.otlp.unwrap();
-    assert_eq!(otlp.endpoint.as_str(), "https://collector:4318/");
-    assert_eq!((otlp.service_name.as_str(), otlp.sample), ("tidegate", 1.0));
-    let otlp = with("[otlp]\nendpoint = \"http://c\"\nheaders_file = \"h\"\nsample = 0.25")
-        .file("h", "Authorization: Bearer s3cret")
-        .loaded();
-    let otlp = otlp.settings.otlp.unwrap();
-    assert_eq!(otlp.sample, 0.25);
-    assert_eq!(otlp.headers.0[0].1, "Bearer s3cret");
-    assert!(!format!("{otlp:?}").contains("s3cret"));
-    // A table that does nothing is a mistake.
-    let lines = with("[otlp]\nsample = 0.5").lines();
-    assert!(lines[0].contains("otlp: found no endpoint"), "{lines:?}");
-    for (endpoint, part) in [
-        ("localhost:4318", "http:// or https://"),
-        ("grpc://localhost:4317", "http:// or https://"),
-        (
-            "http://user:s3cret@localhost:4318",
-            "without user and password",
-        ),
-        ("http://localhost:4318/?key=s3cret", "begins with ?"),
-    ] {
-        let lines = with(&format!("otlp.endpoint = \"{endpoint}\"")).lines();
-        assert!(lines[0].contains(part), "{lines:?}");
-        assert!(!lines.concat().contains("s3cret"), "{lines:?}");
     }
 }

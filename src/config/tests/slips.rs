@@ -1,4 +1,4 @@
-//! What is hardly meant as it is written, and what is said of it.
+//! Probable mistakes in a configuration, and the messages about them.
 
 use super::{POOL, given};
 
@@ -12,7 +12,7 @@ fn warnings(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_variable_with_one_underscore_too_few_is_told_the_right_name() {
+fn a_variable_with_one_underscore_too_few_gets_the_right_name_as_a_hint() {
     for (variable, key, right) in [
         ("TIDEGATE_BROKER_URL", "broker.url", "TIDEGATE_BROKER__URL"),
         (
@@ -48,7 +48,7 @@ fn a_variable_with_one_underscore_too_few_is_told_the_right_name() {
         );
         assert_eq!(warnings, [expected]);
     }
-    // What jobs are told, and what else is ours.
+    // Variables that jobs receive, and other variables of ours.
     for variable in [
         "CONFIG",
         "LOG",
@@ -95,7 +95,7 @@ fn a_file_of_another_language_is_one_problem() {
 }
 
 #[test]
-fn what_is_given_twice_is_named_with_the_line_of_the_first() {
+fn a_key_that_is_set_twice_is_reported_with_the_line_of_the_first() {
     for (text, expected) in [
         (
             "[pools.a.runner]\ncommand = [\"a\"]\n[pools.a.runner]\ntimeout = \"1s\"\n",
@@ -112,7 +112,7 @@ fn what_is_given_twice_is_named_with_the_line_of_the_first() {
 }
 
 #[test]
-fn a_key_that_stands_one_table_away_is_found() {
+fn a_key_in_the_wrong_table_is_recognized() {
     for (text, meant) in [
         ("ulr = \"amqp://host\"\n", "broker.url"),
         (
@@ -160,7 +160,7 @@ fn a_key_that_stands_one_table_away_is_found() {
 }
 
 #[test]
-fn parameters_of_the_url_that_mean_nothing_are_told_of() {
+fn parameters_of_the_url_without_effect_are_reported() {
     for (query, fix) in [
         (
             "heartbeat=10&frame_max=0&channel_max=9&connection_timeout=5",
@@ -206,7 +206,7 @@ fn parameters_of_the_url_that_mean_nothing_are_told_of() {
 }
 
 #[test]
-fn more_workers_than_max_are_told_of() {
+fn more_workers_than_max_are_reported() {
     let policy = |max: &str| {
         warnings(&format!(
             "[pools.a.policy]\nkind = \"fixed\"\nworkers = 20\n{max}\n[pools.a.runner]\ncommand = [\"a\"]\n"
@@ -224,7 +224,7 @@ fn more_workers_than_max_are_told_of() {
 }
 
 #[test]
-fn what_only_a_shell_would_read_is_told_of() {
+fn shell_syntax_in_a_command_is_reported() {
     for (command, fix) in [
         (
             "[\"thumb\", \"|\", \"tee\"]",
@@ -252,7 +252,7 @@ fn what_only_a_shell_would_read_is_told_of() {
 }
 
 #[test]
-fn a_variable_of_the_jobs_own_is_told_of_without_its_value() {
+fn a_variable_that_a_job_sets_is_reported_without_its_value() {
     let text = "[pools.a.runner]\ncommand = [\"a\"]\nenv = { TIDEGATE_JOB_ID = \"s3cret\", SIZE = \"1\" }\n";
     assert_eq!(
         warnings(text),

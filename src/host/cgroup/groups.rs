@@ -46,7 +46,7 @@ static GROUPS: OnceLock<Groups> = OnceLock::new();
 
 /// The kernel refused an operation on a cgroup.
 #[derive(Debug, Error)]
-#[error("{what} {}", path.display())]
+#[error("failed to {what} {}", path.display())]
 pub struct CgroupError {
     what: &'static str,
     path: PathBuf,
@@ -76,7 +76,7 @@ pub(crate) fn sweep() {
 
 /// Creates the cgroup of this instance, with the controllers that `home` offers to jobs. Kills and removes the
 /// processes and cgroups that a dead instance left there. `lock` identifies the lock that this process holds. `movers`
-/// are moved to a separate cgroup. `finishing` are supervisors that have handed over: their leaves are left alone. A
+/// are moved to a separate cgroup. `finishing` are supervisors that have handed over: their leaves are not removed. A
 /// second call does nothing.
 ///
 /// Blocks until the killed processes are dead.
@@ -145,7 +145,7 @@ impl Groups {
         self.sweep();
         let dir = self.dir.join(run.id());
         let made = match fs::create_dir(&dir) {
-            // The guard of a predecessor that was killed removes the instance's cgroup where it is empty.
+            // The guard of a predecessor that was killed removes the instance's cgroup if it is empty.
             Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(&dir),
             made => made,
         };
@@ -206,7 +206,7 @@ impl Groups {
                 remove_patiently(&leaf);
             }
         }
-        // It stays where a predecessor, or a successor, has jobs in it.
+        // It stays if a predecessor or a successor has jobs in it.
         let _ = fs::remove_dir(&self.dir);
     }
 }
@@ -354,7 +354,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn knows_the_cgroups_of_its_own_supervisors_runs() {
+    fn recognizes_the_cgroups_of_runs_of_its_own_supervisor() {
         let supervisor = Pid::from_raw(42);
         let leaf = Path::new("/sys/fs/cgroup/a/tidegate-1-2/42-7");
         let table = [
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_what_the_kernel_has_ended() {
+    fn counts_processes_that_the_kernel_killed_for_memory() {
         assert_eq!(oom_kills("low 0\noom 3\noom_kill 2\noom_group_kill 1\n"), 2);
         assert_eq!(oom_kills("low 0\n"), 0);
         assert_eq!(oom_kills(""), 0);

@@ -1,7 +1,7 @@
 //! The place of this process in the cgroup (v2) hierarchy, and what the process may do there.
 //!
 //! Our processes stay below the cgroup of this process. So limits on this cgroup, and a kill of the whole cgroup,
-//! include our processes. This process may arrange the cgroups below only if the cgroup was delegated to it: by systemd
+//! include our processes. This process may create cgroups below only if the cgroup was delegated to it: by systemd
 //! (`Delegate=yes`), by a container engine, or because no other program manages cgroups.
 
 use std::{
@@ -18,7 +18,8 @@ use thiserror::Error;
 /// that has processes cannot give controllers to the cgroups below it.
 pub const SUPERVISOR: &str = "tidegate-supervisor";
 
-/// Where systemd puts what `ExecReload=` starts, below the cgroup of a delegated unit. A successor is started there.
+/// The cgroup in which systemd starts the command of `ExecReload=`, below the cgroup of a delegated unit. A successor
+/// is started there.
 const CONTROL: &str = ".control";
 
 /// A controller: limits one resource.
@@ -47,13 +48,13 @@ pub struct Home {
     pub is_root: bool,
 }
 
-/// There is no cgroup that this process may arrange.
+/// There is no cgroup that this process may manage.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NoCgroupHome {
     #[error("there is no cgroup v2 hierarchy")]
     NoHierarchy,
     #[error("our cgroup {0} is outside of the hierarchy that is mounted here")]
-    OutOfSight(String),
+    NotVisible(String),
     #[error("this process may not write to {}", .0.display())]
     NotWritable(PathBuf),
     #[error("systemd has not delegated {} to us", .0.display())]
@@ -79,7 +80,7 @@ impl Home {
             return Err(NoCgroupHome::NotWritable(dir));
         }
         // If we own the cgroup and are not root, it was delegated to us. Root can write everywhere, so for root this
-        // check says nothing.
+        // check is not enough.
         let is_managed = Path::new("/run/systemd/system").exists();
         let is_mount = mount().is_some_and(|mount| mount.point == dir);
         if is_managed && nix::unistd::Uid::effective().is_root() && !is_mount && !is_delegated(&dir)
@@ -103,7 +104,7 @@ impl Home {
     }
 
     /// Processes, other than `ours`, that prevent this cgroup from giving a controller to the cgroups below.
-    pub fn strangers(&self, ours: &[Pid]) -> Vec<Pid> {
+    pub fn other_processes(&self, ours: &[Pid]) -> Vec<Pid> {
         if self.is_root {
             return Vec::new();
         }
@@ -120,8 +121,8 @@ pub fn dir_of(process: &str) -> Result<PathBuf, NoCgroupHome> {
     let mount = mount().ok_or(NoCgroupHome::NoHierarchy)?;
     let text = fs::read(format!("/proc/{process}/cgroup")).unwrap_or_default();
     let path = own_path(&text).ok_or(NoCgroupHome::NoHierarchy)?;
-    let out_of_sight = || NoCgroupHome::OutOfSight(path.display().to_string());
-    let below = path.strip_prefix(&mount.root).map_err(|_| out_of_sight())?;
+    let not_visible = || NoCgroupHome::NotVisible(path.display().to_string());
+    let below = path.strip_prefix(&mount.root).map_err(|_| not_visible())?;
     Ok(match below.as_os_str().is_empty() {
         true => mount.point,
         false => mount.point.join(below),
@@ -137,25 +138,25 @@ fn is_delegated(dir: &Path) -> bool {
     })
 }
 
-/// Where the hierarchy is mounted.
+/// The mount point of the hierarchy.
 #[derive(Debug, PartialEq, Eq)]
-struct Mount {
+struct CgroupMount {
     point: PathBuf,
     /// The cgroup that the mount shows.
     root: PathBuf,
 }
 
-fn mount() -> Option<Mount> {
+fn mount() -> Option<CgroupMount> {
     find_mount(&fs::read("/proc/self/mountinfo").ok()?)
 }
 
 /// If there are several mounts, takes the last, because it may hide the others. See proc_pid_mountinfo(5).
-fn find_mount(text: &[u8]) -> Option<Mount> {
+fn find_mount(text: &[u8]) -> Option<CgroupMount> {
     let mut mounts = text.split(|byte| *byte == b'\n').filter_map(|line| {
         let fields: Vec<_> = line.split(|byte| *byte == b' ').collect();
         let separator = fields.iter().position(|field| *field == b"-")?;
         (*fields.get(separator + 1)? == b"cgroup2").then_some(())?;
-        Some(Mount {
+        Some(CgroupMount {
             root: unescape(fields.get(3)?),
             point: unescape(fields.get(4)?),
         })
@@ -197,13 +198,13 @@ mod tests {
         let text = "22 1 0:20 / /proc rw - proc proc rw\n\
                     31 22 0:27 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n\
                     32 22 0:28 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n";
-        let expected = Mount {
+        let expected = CgroupMount {
             point: "/sys/fs/cgroup/unified".into(),
             root: "/".into(),
         };
         assert_eq!(find_mount(text.as_bytes()), Some(expected));
         let text = b"31 22 0:27 /../a /mnt/b\\040c ro - cgroup2 none rw\n";
-        let expected = Mount {
+        let expected = CgroupMount {
             point: "/mnt/b c".into(),
             root: "/../a".into(),
         };
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_its_own_path_beside_those_of_v1() {
+    fn finds_its_own_cgroup_path_among_those_of_version_1() {
         let text = b"4:memory:/a\n1:name=systemd:/b\n0::/system.slice/tidegate.service\n";
         let path = own_path(text).expect("a path");
         assert_eq!(path, Path::new("/system.slice/tidegate.service"));

@@ -20,8 +20,8 @@ use rustix::{
 };
 
 use super::{
-    MARK,
     plan::{LaunchPlan, LaunchStepError, READY, Rlimit, VERSION},
+    program::MARK,
 };
 use crate::host::users::{self, Identity};
 
@@ -38,7 +38,7 @@ pub(super) fn launch() -> ! {
         exit(USAGE);
     };
     let Err(failure) = follow(plan, &mut report);
-    // If the supervisor is gone, nobody receives the report.
+    // If the supervisor has ended, nothing receives the report.
     let _ = serde_json::to_writer(&mut report, &failure);
     exit(1)
 }
@@ -130,7 +130,7 @@ fn follow(plan: LaunchPlan, report: &mut UnixStream) -> Result<Never, LaunchStep
             command.env(name, value);
         }
     }
-    // If the supervisor is gone, the job is not started.
+    // If the supervisor has ended, the job is not started.
     report
         .write_all(&[READY])
         .map_err(|error| failed("has lost its supervisor".to_owned(), &error))?;

@@ -25,26 +25,16 @@
 mod child;
 mod parent;
 mod plan;
+mod program;
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    sync::OnceLock,
-};
+use std::env;
 
+pub use self::program::use_program;
+use self::program::{MARK, THIS_PROGRAM};
 pub(crate) use self::{
     parent::{LAUNCH_TIMEOUT, LaunchFailure, PreparedLaunch, heard, mark},
     plan::LaunchPlan,
 };
-
-/// Set only for a launcher.
-const MARK: &str = "TIDEGATE_LAUNCHER";
-
-/// This program, even if its file has been replaced since the start.
-const THIS_PROGRAM: &str = "/proc/self/exe";
-
-/// The program that can be a launcher. Written once, before any job runs. Read by each launch.
-static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
 /// Makes this program able to start jobs with limits. Call this first thing in `main`, before another thread exists. If
 /// this process was started as a launcher, it becomes the job, and this function does not return.
@@ -52,16 +42,5 @@ pub fn init() {
     if env::var_os(MARK).is_some() {
         child::launch();
     }
-    let _is_named_already = PROGRAM.set(THIS_PROGRAM.into());
-}
-
-/// Makes jobs with limits start through the `tidegate` at `path`, which must have the same version as this library.
-/// Only the first call has an effect.
-pub fn use_program(path: impl Into<PathBuf>) {
-    let _is_named_already = PROGRAM.set(path.into());
-}
-
-/// The program to start.
-fn program() -> Option<&'static Path> {
-    PROGRAM.get().map(PathBuf::as_path)
+    use_program(THIS_PROGRAM);
 }

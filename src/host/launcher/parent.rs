@@ -15,7 +15,7 @@ use tokio::io::AsyncReadExt;
 
 use super::{
     plan::{LaunchPlan, LaunchStepError, READY},
-    program,
+    program::{MARK, program},
 };
 
 /// Longest time for a launch. The launcher may have to wait for a database of users.
@@ -58,7 +58,7 @@ impl LaunchFailure {
 
 /// The variable that makes a process a launcher.
 pub(crate) fn mark() -> (&'static str, &'static str) {
-    (super::MARK, "1")
+    (MARK, "1")
 }
 
 impl PreparedLaunch {

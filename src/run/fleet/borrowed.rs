@@ -5,14 +5,14 @@ use std::{sync::atomic::Ordering, time::Duration};
 use super::{CRASHED, Fleet, IDLE_TIMEOUT, IdleRunner};
 use crate::{
     decide::RunnerId,
-    run::panics::{self, Contained},
-    runner::{Job, JobControl, RunReport},
+    run::panics::{self, Contained, PanicSite},
+    runner::{Job, JobControl, ProgramControl, ProgramEnd, RunReport},
 };
 
 const IS_THERE: &str = "a borrowed runner is there until it is returned";
 
-/// A runner that a worker has borrowed. **On drop** it is no longer counted as busy. Each of its ends says what becomes of
-/// the runner itself.
+/// A runner that a worker has borrowed. **On drop** it is no longer counted as busy. Each method that ends the loan
+/// decides what happens to the runner.
 pub(crate) struct BorrowedRunner<'a> {
     fleet: &'a Fleet,
     runner: Option<IdleRunner>,
@@ -45,10 +45,33 @@ impl<'a> BorrowedRunner<'a> {
         panics::catch_future(|| runner.runner.get().run(job, control))
     }
 
-    /// The runner came to its own end with its job: nothing is left to stop.
+    /// Waits for the end of a program that consumes the queue itself.
+    pub(crate) fn consume(&mut self, control: ProgramControl) -> Contained<'_, ProgramEnd> {
+        let runner = self.runner.as_mut().expect(IS_THERE);
+        panics::catch_future(|| runner.runner.get().consume(control))
+    }
+
+    /// The process id of such a program.
+    pub(crate) fn program_id(&mut self) -> Option<i32> {
+        let runner = &mut self.runner.as_mut().expect(IS_THERE).runner;
+        let id = panics::catch(|| runner.get().program_id());
+        self.fleet.panics.value_or(PanicSite::Check, id, None)
+    }
+
+    /// A program has ended, for this reason.
+    pub(crate) fn stopped(mut self, reason: &'static str) {
+        if let Some(runner) = self.runner.take() {
+            if reason == CRASHED {
+                self.fleet.crashed.fetch_add(1, Ordering::Relaxed);
+            }
+            self.fleet.count_stopped(&runner, reason);
+        }
+    }
+
+    /// The runner ended by itself with its job, so it does not have to be stopped.
     pub(crate) fn finished(mut self) {
         if let Some(runner) = self.runner.take() {
-            runner.source.counters.finished.increment(1);
+            runner.source.metrics.finished.increment(1);
         }
     }
 
@@ -65,7 +88,7 @@ impl<'a> BorrowedRunner<'a> {
         let Some(mut runner) = self.runner.take() else {
             return;
         };
-        // A runner that has just worked has not been idle.
+        // A runner that has just run a job has not been idle.
         let retires = self.fleet.retires(&mut runner);
         let reason = match retires.filter(|why| *why != IDLE_TIMEOUT) {
             Some(why) => Some((runner, why)),
@@ -76,7 +99,7 @@ impl<'a> BorrowedRunner<'a> {
         };
         if let Some((runner, reason)) = reason {
             self.fleet.count_stopped(&runner, reason);
-            // The worker's next job need not wait for it.
+            // The worker's next job does not wait for it.
             self.fleet.end(runner);
         }
     }

@@ -1,4 +1,4 @@
-//! Runners without a job: those that are up, and those that are being brought up before a job asks for them.
+//! Runners without a job: those that are ready, and those that are being started before a job needs them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -41,7 +41,7 @@ impl IdleRunner {
     }
 }
 
-/// A runner for the worker that waits for it, or the reason why no runner could be had.
+/// A runner for the worker that waits for it, or the reason why no runner is available.
 type StartResult = Result<IdleRunner, StartError>;
 
 /// The idle runners of a fleet. Written by workers and by the pool.
@@ -53,19 +53,19 @@ pub(super) struct IdleRunners(Mutex<Stock>);
 pub(super) struct Stock {
     /// The newest is last and is lent first. The others may become cold: they are the ones that have been idle longest.
     pub(super) idle: Vec<IdleRunner>,
-    /// Runners that are being brought up before a job asks for them.
+    /// Runners that are being started before a job needs them.
     starting: Vec<StartingRunner>,
 }
 
-/// What a worker that needs a runner gets.
+/// The answer to a worker that needs a runner.
 pub(super) enum RunnerOffer {
     Idle(IdleRunner),
-    /// A runner that is being brought up.
+    /// A runner that is being started.
     Promised(oneshot::Receiver<StartResult>),
     Nothing,
 }
 
-/// A runner that is being brought up, and the worker that waits for it.
+/// A runner that is being started, and the worker that waits for it.
 struct StartingRunner {
     id: RunnerId,
     claim: Option<oneshot::Sender<StartResult>>,
@@ -78,19 +78,19 @@ impl IdleRunners {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers a runner that is being brought up before a job asks for it.
+    /// Registers a runner that is being started before a job needs it.
     pub(super) fn begin_start(&self, id: RunnerId) -> StartingGuard<'_> {
         let starting = StartingRunner { id, claim: None };
         self.lock().starting.push(starting);
         StartingGuard { runners: self, id }
     }
 
-    /// Runners that are being brought up before a job asks for them.
+    /// Runners that are being started before a job needs them.
     pub(super) fn starting(&self) -> u32 {
         u32::try_from(self.lock().starting.len()).unwrap_or(u32::MAX)
     }
 
-    /// Takes out the idle runners for which `is_wanted` says so.
+    /// Takes out the idle runners for which `is_wanted` is true.
     pub(super) fn take_out(
         &self,
         is_wanted: impl FnMut(&mut IdleRunner) -> bool,
@@ -102,8 +102,8 @@ impl IdleRunners {
         std::mem::take(&mut self.lock().idle)
     }
 
-    /// An idle runner if there is one, otherwise a runner that is being brought up. Both are looked for under one lock,
-    /// so that no runner becomes idle in between.
+    /// An idle runner if there is one, otherwise a runner that is being started. Both are looked for under one lock, so
+    /// that no runner becomes idle in between.
     pub(super) fn offer(&self) -> RunnerOffer {
         let mut stock = self.lock();
         if let Some(idle) = stock.idle.pop() {
@@ -126,7 +126,7 @@ impl IdleRunners {
 }
 
 impl Stock {
-    /// Removes a runner from those that are being brought up. Returns the channel to the worker that waits for it.
+    /// Removes a runner from those that are being started. Returns the channel to the worker that waits for it.
     fn remove_starting(&mut self, id: RunnerId) -> Option<oneshot::Sender<StartResult>> {
         let at = self
             .starting
@@ -136,13 +136,13 @@ impl Stock {
     }
 }
 
-/// A runner that is being brought up. **On drop** without [`arrive`](Self::arrive) the start was cancelled.
+/// A runner that is being started. **On drop** without [`arrive`](Self::arrive) the start was cancelled.
 pub(super) struct StartingGuard<'a> {
     runners: &'a IdleRunners,
     pub(super) id: RunnerId,
 }
 
-/// What became of a runner that was brought up before a job asked for it.
+/// The result of starting a runner before a job needed it.
 pub(super) enum PrestartOutcome {
     /// The worker that waited has the runner, or the error.
     Claimed,
@@ -158,7 +158,8 @@ impl StartingGuard<'_> {
         let mut stock = self.runners.lock();
         let claim = stock.remove_starting(self.id);
         let result = match claim {
-            // Sent under the lock, although it wakes a task: at each moment there is the promise or the runner.
+            // Sent under the lock, although it wakes a task: so at each moment either the start or the idle runner is
+            // visible.
             Some(claim) => match claim.send(result) {
                 Ok(()) => return PrestartOutcome::Claimed,
                 Err(result) => result,

@@ -11,7 +11,7 @@ pub(crate) enum JobOutcome {
     LaunchFailed,
     NotStarted,
     Stopped,
-    /// Stopped, because its delivery could be held no longer.
+    /// Stopped, because its delivery could not be held any longer.
     Deadline,
 }
 
@@ -60,10 +60,10 @@ pub(crate) enum Settlement {
     RequeueCopy,
     /// Replaced by a copy before its job began, because its queue counts deliveries.
     Renewed,
-    /// Put aside until no other message runs alone.
+    /// Deferred until no other message runs alone.
     Parked,
     Lost,
-    /// Lost after the copy was confirmed: there are two of the message now.
+    /// Lost after the copy was confirmed: the message now exists twice.
     LostCopy,
 }
 
@@ -97,12 +97,12 @@ impl Settlement {
     }
 }
 
-/// What became of a reply.
+/// The result of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReplyOutcome {
     /// The reply was sent.
     Done,
-    /// A reply was sent that says that the job has failed for good.
+    /// A reply was sent that says that the job has finally failed.
     Failed,
     /// A reply was sent that says that the real reply is too long.
     TooLarge,
@@ -150,6 +150,53 @@ impl ReconcileOutcome {
             Self::Unchanged => "unchanged",
             Self::Stale => "stale",
             Self::Missing => "missing",
+        }
+    }
+}
+
+/// The place at which code of the user was called: a metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum PanicSite {
+    /// `RunnerManager::kind`, `times`, `prestart` or `answers`.
+    Describe,
+    /// `RunnerManager::create`.
+    Create,
+    /// `RunnerManager::cleanup`.
+    Cleanup,
+    /// `RunnerManager::delete` or `flush`, and so `Runner::stop`.
+    End,
+    /// `RunnerManager::quiesce`.
+    Quiesce,
+    /// `Runner::run`.
+    Run,
+    /// `Runner::is_alive` or `retires`.
+    Check,
+    /// `EventSink::emit`.
+    Event,
+}
+
+impl PanicSite {
+    pub(super) const ALL: [Self; 8] = [
+        Self::Describe,
+        Self::Create,
+        Self::Cleanup,
+        Self::End,
+        Self::Quiesce,
+        Self::Run,
+        Self::Check,
+        Self::Event,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Describe => "describe",
+            Self::Create => "create",
+            Self::Cleanup => "cleanup",
+            Self::End => "end",
+            Self::Quiesce => "quiesce",
+            Self::Run => "run",
+            Self::Check => "check",
+            Self::Event => "event",
         }
     }
 }

@@ -7,8 +7,8 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use super::{
     BREAKER_OPEN, BREAKER_OPENED, CONNECTED, DEAD_LETTERS, DELAYED, DEMAND, DEPTH, DEPTH_AGE,
     DETOURS, EXPECTED, GONE, JOB_DURATION, JOB_WAIT, JOBS, POOL_RESTARTS, RECONCILE_DURATION,
-    RECONCILES, RECONNECTS, REPLIES, SETTLEMENTS, STATE, STUCK, STUCK_SECONDS, WORKERS,
-    WORKERS_STARTED, WORKERS_STOPPED,
+    RECONCILES, RECONNECTS, REPLIES, SETTLEMENTS, STATE, STUCK, STUCK_SECONDS, WORKER_STATES,
+    WORKERS, WORKERS_STARTED, WORKERS_STOPPED,
     labels::{JobOutcome, ReconcileOutcome, ReplyOutcome, Settlement},
 };
 use crate::decide::{Counts, PoolName, PoolState};
@@ -27,8 +27,7 @@ pub(crate) struct PoolMetrics {
     stuck_seconds: Gauge,
     states: [Gauge; PoolState::ALL.len()],
     breaker_opened: Counter,
-    /// Waiting, busy, retiring, draining.
-    workers: [Gauge; 4],
+    workers: [Gauge; WORKER_STATES.len()],
     started: Counter,
     restarts: Counter,
     jobs: [Counter; JobOutcome::ALL.len()],
@@ -58,8 +57,7 @@ impl PoolMetrics {
             states: PoolState::ALL
                 .map(|state| gauge!(STATE, "pool" => p(), "state" => state.as_str())),
             breaker_opened: counter!(BREAKER_OPENED, "pool" => p()),
-            workers: ["waiting", "busy", "retiring", "draining"]
-                .map(|state| gauge!(WORKERS, "pool" => p(), "state" => state)),
+            workers: WORKER_STATES.map(|state| gauge!(WORKERS, "pool" => p(), "state" => state)),
             started: counter!(WORKERS_STARTED, "pool" => p()),
             restarts: counter!(POOL_RESTARTS, "pool" => p()),
             jobs: JobOutcome::ALL
@@ -135,7 +133,7 @@ impl PoolMetrics {
         self.restarts.increment(1);
     }
 
-    /// The pool has ended: its gauges show nothing any more. Its counters stay.
+    /// The pool has ended: its gauges are removed. Its counters stay.
     pub(crate) fn forget(&self) {
         let gauges = [
             &self.depth,

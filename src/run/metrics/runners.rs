@@ -1,8 +1,8 @@
 //! The handles of a fleet's metrics.
 
-use metrics::{Counter, counter, gauge};
+use metrics::{Counter, Gauge, counter, gauge};
 
-use super::{GONE, RUNNER_PANICS, RUNNERS, RUNNERS_STARTED, RUNNERS_STOPPED};
+use super::{GONE, RUNNER_PANICS, RUNNER_STATES, RUNNERS, RUNNERS_STARTED, RUNNERS_STOPPED};
 use crate::decide::PoolName;
 
 /// The metrics of a pool's runners. Written by the fleet.
@@ -10,10 +10,25 @@ pub(crate) struct RunnerMetrics {
     pool: String,
 }
 
-/// Counters of one kind of runner.
-pub(crate) struct RunnerCounters {
+/// The handles of one kind of runner, made ahead: each reconcile sets the gauges, and each process job counts.
+pub(crate) struct KindMetrics {
     pub(crate) started: Counter,
     pub(crate) finished: Counter,
+    idle: Gauge,
+    busy: Gauge,
+}
+
+impl KindMetrics {
+    pub(crate) fn sizes(&self, idle: u32, busy: u32) {
+        self.idle.set(f64::from(idle));
+        self.busy.set(f64::from(busy));
+    }
+
+    /// The pool no longer has runners of this kind: their gauges show nothing any more.
+    pub(crate) fn forget(&self) {
+        self.idle.set(GONE);
+        self.busy.set(GONE);
+    }
 }
 
 impl RunnerMetrics {
@@ -22,33 +37,23 @@ impl RunnerMetrics {
         Self { pool }
     }
 
-    pub(crate) fn counters(&self, kind: &'static str) -> RunnerCounters {
-        let started = counter!(RUNNERS_STARTED, "pool" => self.pool.clone(), "kind" => kind);
-        // Every process job increments this counter, so its handle is made ahead.
-        let finished = counter!(
-            RUNNERS_STOPPED, "pool" => self.pool.clone(), "kind" => kind, "reason" => "finished"
-        );
-        RunnerCounters { started, finished }
+    pub(crate) fn of_kind(&self, kind: &'static str) -> KindMetrics {
+        let pool = || self.pool.clone();
+        let size = |state: &'static str| gauge!(RUNNERS, "pool" => pool(), "kind" => kind, "state" => state);
+        let [idle, busy] = RUNNER_STATES.map(size);
+        KindMetrics {
+            started: counter!(RUNNERS_STARTED, "pool" => pool(), "kind" => kind),
+            finished: counter!(
+                RUNNERS_STOPPED, "pool" => pool(), "kind" => kind, "reason" => "finished"
+            ),
+            idle,
+            busy,
+        }
     }
 
     pub(crate) fn stopped(&self, kind: &'static str, reason: &'static str) {
         counter!(RUNNERS_STOPPED, "pool" => self.pool.clone(), "kind" => kind, "reason" => reason)
             .increment(1);
-    }
-
-    pub(crate) fn sizes(&self, kind: &'static str, idle: u32, busy: u32) {
-        for (state, n) in [("idle", idle), ("busy", busy)] {
-            gauge!(RUNNERS, "pool" => self.pool.clone(), "kind" => kind, "state" => state)
-                .set(f64::from(n));
-        }
-    }
-
-    /// The pool no longer has runners of this kind: their gauges show nothing any more.
-    pub(crate) fn forget(&self, kind: &'static str) {
-        for state in ["idle", "busy"] {
-            gauge!(RUNNERS, "pool" => self.pool.clone(), "kind" => kind, "state" => state)
-                .set(GONE);
-        }
     }
 }
 

@@ -12,9 +12,10 @@ use super::{
     request::{Answer, ResultRequest},
 };
 use crate::{
-    decide::{ReconcileResult, Reconciler, Rules},
+    decide::{Phase, ReconcileResult, Reconciler, Rules},
     run::{
-        FlushMode, PoolSpec, fleet::IdleRunner, steering::Steering, worker_state::WorkerStopReason,
+        FlushMode, PoolSpec, fleet::IdleRunner, shared::ProgramsHeld, steering::Steering,
+        worker_state::WorkerStopReason,
     },
 };
 
@@ -24,7 +25,7 @@ impl Pool {
     pub(super) fn steer(&mut self, steering: Steering) -> PoolAction {
         let Steering { order, by, answer } = steering;
         let closes = order.closes_intake();
-        let reason = order.act();
+        let reason = order.act().as_str();
         let settings = self.shared.settings();
         let changed = match self.shared.orders.apply(order, by, &settings) {
             Ok(changed) => changed,
@@ -47,7 +48,7 @@ impl Pool {
         }
     }
 
-    /// Gives the reconciler the orders as they are now.
+    /// Gives the reconciler the current orders.
     pub(super) fn follow_orders(&mut self) {
         let orders = self.shared.orders.lock().clone();
         self.reconciler.set_orders(orders);
@@ -57,14 +58,31 @@ impl Pool {
     pub(super) fn flush(&mut self, mode: FlushMode) -> ReconcileResult {
         let mut result = ReconcileResult::default();
         count_stops(&mut result, self.flush_idle("flushed"));
+        if self.shared.fleet.consumes() {
+            count_stops(&mut result, self.flush_programs(mode));
+            return result;
+        }
         if mode == FlushMode::All {
             for worker in self.shared.roster.workers().values() {
-                if worker.snapshot().held > 0 {
-                    worker.preempt();
+                if worker.snapshot().held > 0 && worker.preempt() {
+                    result.jobs_told += 1;
                 }
             }
         }
         result
+    }
+
+    /// Tells programs that consume the queue themselves to end: all of them, or those that hold nothing. Others replace them.
+    fn flush_programs(&mut self, mode: FlushMode) -> u32 {
+        let mut flushed = 0;
+        for worker in self.shared.roster.workers().values() {
+            let phase = worker.snapshot().phase;
+            if phase == Phase::Waiting || (mode == FlushMode::All && phase == Phase::Busy) {
+                worker.order_to_leave(WorkerStopReason::ScaledDown);
+                flushed += 1;
+            }
+        }
+        flushed
     }
 
     /// Deletes every idle runner, and returns how many there were.
@@ -90,15 +108,20 @@ impl Pool {
             // A reading of the old queue says nothing about the new one, also one that has begun already.
             self.reconciler = Reconciler::new(rules);
             self.reading.restart();
+            self.shared.programs.set_held(ProgramsHeld::default());
         }
         self.shared.orders.yield_to(&spec.settings);
         self.follow_orders();
-        let moved = old.queue != spec.settings.queue || old.prefetch != spec.settings.prefetch;
+        let mut moved = old.queue != spec.settings.queue || old.prefetch != spec.settings.prefetch;
         self.shared.gate.set_breaker(spec.settings.retry.breaker);
         self.shared.set_settings(spec.settings);
         self.shared.group.tell();
         if !Arc::ptr_eq(&self.shared.fleet.manager(), &spec.runners) {
+            let consumed = self.shared.fleet.consumes();
             let old = self.shared.fleet.set_manager(spec.runners);
+            // A program that consumes the queue itself is as old as its worker, so both are replaced.
+            moved |= consumed || self.shared.fleet.consumes();
+            self.shared.programs.try_now(self.shared.now());
             self.prestarts.abort_all();
             // The change may have repaired what could not start or failed.
             self.shared.gate.try_now(self.shared.now());

@@ -1,4 +1,4 @@
-//! What a pool is asked, what happens to it, and what it does then.
+//! The commands to a pool, its events, and its decisions.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     run::{FlushMode, PoolSpec, steering::Steering, worker_state::WorkerStopReason},
 };
 
-/// What a pool is asked to do. Sent by the supervisor's handle.
+/// A command to a pool. Sent by the supervisor's handle.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Reconcile now, and answer with the result.
@@ -22,7 +22,7 @@ pub(crate) enum Command {
     Steer(Box<Steering>),
     /// Delete runners now, and reconcile.
     Flush(FlushMode, oneshot::Sender<ReconcileResult>),
-    /// Apply a changed configuration, and answer when it holds.
+    /// Apply a changed configuration, and answer when it is in force.
     Update(Box<PoolSpec>, oneshot::Sender<()>),
     /// Take no more messages, finish what is held, and end. Stop what still runs after this long.
     Drain(Duration),
@@ -31,7 +31,7 @@ pub(crate) enum Command {
     Panic(&'static str),
 }
 
-/// What happened.
+/// An event of the pool.
 pub(super) enum PoolEvent {
     /// Time to read the queue's depth.
     Tick,
@@ -47,21 +47,21 @@ pub(super) enum PoolEvent {
     GroupChanged,
     /// The pool may have another number of the supervisor's workers.
     BudgetChanged,
-    /// The supervisor wants something.
+    /// The supervisor has sent a command.
     Command(Command),
     /// The drain's deadline has passed.
     DeadlinePassed,
-    /// The time for the jobs' ends and their settlements has passed too.
+    /// The time for ending the jobs and for their settlements has passed too.
     Overdue,
     /// The supervisor stops everything now.
     Killed,
 }
 
-/// What the pool does about it.
+/// What the pool does after an event.
 #[must_use = "a decision that is not carried out leaves the pool behind"]
 pub(super) enum PoolAction {
     Nothing,
-    /// Read the outside world, and reconcile with the result.
+    /// Read the depth and clean up, and reconcile with the result.
     Read,
     /// Reconcile on the last reading.
     Reconcile(&'static str),
@@ -69,6 +69,6 @@ pub(super) enum PoolAction {
     Answer(ResultRequest),
     /// Reconcile on the last reading, and answer a request.
     AnswerNow(ResultRequest),
-    /// The pool is done.
+    /// The pool has ended.
     End,
 }

@@ -7,6 +7,7 @@
 
 mod commands;
 mod events;
+mod programs;
 mod reading;
 mod reconcile;
 mod reports;
@@ -34,10 +35,10 @@ use self::{
     workers::WorkerTasks,
 };
 use super::{Steered, shared::PoolShared, worker_state::WorkerStopReason};
-use crate::decide::{Changed, Probe, ReconcileResult, Reconciler, Rules};
+use crate::decide::{Changed, Moment, Probe, ReconcileResult, Reconciler, Rules};
 
-/// After a drain's deadline, the pool has the jobs' own grace and this time: the broker must get the settlements of what
-/// is given back. Then the rest is stopped at once.
+/// After a drain's deadline, the pool has the jobs' own grace and this time: so that the broker gets the settlements of
+/// the messages that are given back. Then everything else is stopped at once.
 const FINAL_SETTLE_TIME: Duration = Duration::from_secs(2);
 
 /// A pool's task.
@@ -50,7 +51,7 @@ pub(crate) struct Pool {
     workers: WorkerTasks,
     /// Deletions of runners. Only the pool's end waits for them.
     chores: JoinSet<()>,
-    /// Runners that are brought up before a job asks for them.
+    /// Runners that are started before a job needs them.
     prestarts: JoinSet<()>,
     reading: ReadingState,
     reported: Reported,
@@ -59,19 +60,19 @@ pub(crate) struct Pool {
     counting: Option<AbortOnDropHandle<()>>,
     /// Keeps the pool in the group of daemons that share its queue.
     group: AbortOnDropHandle<()>,
-    /// Sees changes of what the pool may have of the supervisor's workers.
+    /// Reports changes of the pool's part of the supervisor's workers.
     budget: watch::Receiver<u64>,
 }
 
-/// How far the pool is on its way to its end.
+/// The progress of the pool's shutdown.
 #[derive(Default)]
 struct Ending {
-    /// When a drain stops what still runs.
+    /// When a drain stops the jobs that still run.
     deadline: Option<Instant>,
     /// When, after that, everything is stopped at once.
     overdue: Option<Instant>,
     killed: bool,
-    /// Whether the pool came to its end in order.
+    /// Whether the pool ended in an orderly way.
     is_over: bool,
 }
 
@@ -111,12 +112,12 @@ impl Pool {
     /// Runs until the pool was told to drain and all workers have left, or until it is killed.
     async fn run(&mut self) {
         let mut interval = self.shared.settings().poll_interval;
-        let mut ticks = ticks(interval, Duration::ZERO);
+        let mut ticks = ticks(last_whole(interval, self.shared.now()), interval);
         loop {
             let current = self.shared.settings().poll_interval;
             if current != interval {
                 interval = current;
-                ticks = self::ticks(interval, interval);
+                ticks = self::ticks(Instant::now() + interval, interval);
             }
             let event = match self.early.take() {
                 Some(command) => PoolEvent::Command(command),
@@ -206,7 +207,7 @@ impl Pool {
             Some(ended) = workers.join_next() => PoolEvent::WorkerEnded(ended),
             command = commands.recv(), if !ending.killed => match command {
                 Some(command) => PoolEvent::Command(command),
-                // Every handle is gone, so nobody wants the jobs done.
+                // Every handle was dropped, so the jobs are no longer needed.
                 None => PoolEvent::Killed,
             },
             () = shared.gate.changed() => PoolEvent::GateChanged,
@@ -222,7 +223,7 @@ impl Pool {
         }
     }
 
-    /// Takes an event in and returns what to do. Never waits.
+    /// Processes an event and returns what to do. Never waits.
     fn handle(&mut self, event: PoolEvent) -> PoolAction {
         match event {
             PoolEvent::Tick if self.reading.is_paused() => PoolAction::Nothing,
@@ -232,7 +233,7 @@ impl Pool {
                 let interval = self.shared.settings().poll_interval;
                 self.reading.done(is_absent, interval);
                 let result = self.reconcile(self.reading.reason(), Some(*reading));
-                // One whole reconcile went well, so what made the pool's task fail is over.
+                // One complete reconcile succeeded, so the cause of the task's failure has passed.
                 self.shared.gate.pool_works();
                 for request in self.reading.take_waiting() {
                     self.answer(request, &result);
@@ -268,7 +269,7 @@ impl Pool {
                 PoolAction::Nothing
             }
             PoolEvent::Killed => {
-                // The runners know already. The pool now waits until their jobs are given back.
+                // The runners were already told. The pool now waits until their jobs are given back.
                 self.ending = Ending {
                     killed: true,
                     ..Ending::default()
@@ -360,9 +361,19 @@ fn reconciler(shared: &PoolShared) -> Reconciler {
     reconciler
 }
 
-/// The clock that readings follow. Its first tick comes after `first`.
-fn ticks(interval: Duration, first: Duration) -> time::Interval {
-    let mut ticks = time::interval_at(Instant::now() + first, interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// The clock that readings follow. A late tick moves no later one.
+fn ticks(first: Instant, interval: Duration) -> time::Interval {
+    let mut ticks = time::interval_at(first, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     ticks
+}
+
+/// The last instant that is a number of whole intervals after the supervisor's start. A clock that begins there ticks at
+/// once, and then in step with the other pools of this interval. So readings share packets and wake-ups, and idle pools cost
+/// less.
+fn last_whole(interval: Duration, now: Moment) -> Instant {
+    let over = now.since(Moment::ZERO).as_nanos() % interval.as_nanos().max(1);
+    let over = u64::try_from(over).map_or(Duration::ZERO, Duration::from_nanos);
+    let now = Instant::now();
+    now.checked_sub(over).unwrap_or(now)
 }

@@ -1,4 +1,4 @@
-//! Reading the outside world: the part of a reconcile that waits. At most one reading runs at a time.
+//! Reading the depth and cleaning up: the part of a reconcile that waits. At most one reading runs at a time.
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -6,7 +6,10 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::time::{self, Instant};
 use tracing::{Instrument as _, debug_span};
 
-use super::request::ResultRequest;
+use super::{
+    programs::{self, ProgramsView},
+    request::ResultRequest,
+};
 use crate::{
     config::{Declare, PoolSettings},
     decide::{Moment, Probe, ReconcileResult},
@@ -23,14 +26,16 @@ const CLEANUP: Duration = Duration::from_secs(10);
 /// broker's log.
 const ABSENT: Duration = Duration::from_secs(5);
 
-/// The outside world as a reconcile finds it.
+/// The data from outside that a reconcile needs.
 pub(super) struct PoolReading {
     /// When the reading began. The broker may not know consumers yet that were opened later.
     pub(super) begun: Moment,
     pub(super) cleaned: CleanupReport,
     pub(super) probe: Probe,
-    /// Whether the broker refuses to show the queue, until someone changes something.
+    /// Whether the broker refuses to show the queue until an operator changes something.
     pub(super) refused: bool,
+    /// What programs hold that consume the queue themselves, if that was looked at.
+    pub(super) viewed: Option<ProgramsView>,
 }
 
 /// The reading that runs now, and the callers that wait for one.
@@ -74,14 +79,14 @@ impl ReadingState {
         true
     }
 
-    /// A reconcile took place beside the reading. Its result counts for the callers that accept it.
+    /// A reconcile took place while the reading was running. Its result counts for the callers that accept it.
     pub(super) fn add_result(&mut self, result: &ReconcileResult) {
         for request in self.waiting.iter_mut().filter(|request| request.joins) {
             request.before = mem::take(&mut request.before).and(result);
         }
     }
 
-    /// Why the reconcile takes place that the reading was for.
+    /// The reason of the reconcile for which the reading was made.
     pub(super) fn reason(&self) -> &'static str {
         self.waiting
             .first()
@@ -115,7 +120,7 @@ impl ReadingState {
         self.absent.is_some_and(|(_, until)| Instant::now() < until)
     }
 
-    /// Drops the reading that runs now, because it is of another queue. Its callers wait for the next one.
+    /// Drops the reading that runs now, because it belongs to another queue. Its callers wait for the next one.
     pub(super) fn restart(&mut self) {
         self.running = None;
         self.absent = None;
@@ -131,7 +136,7 @@ impl ReadingState {
 /// Cancel-safe: the next reading does it again.
 pub(super) async fn read(shared: &PoolShared) -> PoolReading {
     let begun = shared.now();
-    // A manager that hangs must not delay the pool. The next cleanup does what is left.
+    // A manager that hangs must not delay the pool. The next cleanup does the rest.
     let cleaned = time::timeout(CLEANUP, shared.fleet.cleanup())
         .await
         .unwrap_or_default();
@@ -146,7 +151,7 @@ pub(super) async fn read(shared: &PoolShared) -> PoolReading {
         };
         declared_then_probed.boxed()
     });
-    let probe = probe.await;
+    let (probe, viewed) = tokio::join!(probe, programs::look(shared));
     let (probe, refused) = probe.unwrap_or_else(|panicked| {
         let why = format!("the queue driver panicked: {panicked}");
         (Probe::Failed { why }, false)
@@ -156,11 +161,12 @@ pub(super) async fn read(shared: &PoolShared) -> PoolReading {
         cleaned,
         probe,
         refused,
+        viewed,
     }
 }
 
 /// Reads the queue's depth. Declares the queue if it is missing and the settings say so. The flag says whether the broker
-/// refuses this until someone changes something.
+/// refuses this until an operator changes something.
 async fn probe(driver: &dyn QueueDriver, settings: &PoolSettings) -> (Probe, bool) {
     let missing = |error: &QueueError| error.kind == QueueErrorKind::NotFound;
     let mut answer = driver.probe(&settings.queue).await;

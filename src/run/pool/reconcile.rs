@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::{debug_span, info, warn};
 
 use super::{
-    Pool,
+    Pool, programs,
     reading::PoolReading,
     stuck::{allowed_openings, depth_of},
 };
@@ -47,10 +47,13 @@ impl Pool {
 
         let now = shared.now();
         let refused = reading.as_ref().is_some_and(|reading| reading.refused);
-        let (probe, before) = match reading {
-            Some(reading) => (reading.probe, reading.begun),
-            None => (Probe::Held, now),
+        let (probe, before, viewed) = match reading {
+            Some(reading) => (reading.probe, reading.begun, reading.viewed),
+            None => (Probe::Skipped, now, None),
         };
+        if shared.fleet.consumes() {
+            programs::take_in(&shared, &probe, viewed);
+        }
         let (census, held) = shared.census(before);
         let counts = census.counts();
         let intake = shared.intake();
@@ -61,8 +64,9 @@ impl Pool {
             consumers: held.consumers,
             held: held.held,
             holders: held.holders,
+            held_by: shared.programs.held().by,
             last_taken: shared.stats.last_taken(),
-            gone: shared.stats.gone(),
+            gone: shared.stats.gone() + shared.programs.held().gone,
             oldest: shared.stats.recent.oldest(now),
             timings: shared.stats.recent.timings(now, held.held),
             intake,
@@ -95,6 +99,7 @@ impl Pool {
                 depth: depth_of(&observation.probe, stale, refused),
                 refusal: refusal.as_ref(),
                 consumers: observation.consumers,
+                programs: held.steady,
                 busy: counts.busy + counts.retiring + counts.draining,
                 last_taken: observation.last_taken,
             },
@@ -128,7 +133,7 @@ impl Pool {
             } else {
                 0
             },
-            taken: counts.places().max(decision.expected),
+            taken: counts.towards_max().max(decision.expected),
         };
         shared.budget.report(&shared.name, need);
     }
@@ -210,6 +215,8 @@ impl Pool {
     fn allowed(&self, mut plan: Plan, intake: Intake) -> Plan {
         if !self.shared.broker.is_connected() || intake == Intake::Draining {
             plan.spawn = 0;
+        } else if self.shared.fleet.consumes() {
+            plan.spawn = programs::allowed_starts(&self.shared, plan.spawn, intake);
         } else {
             plan.spawn = allowed_openings(&self.shared, plan.spawn);
         }
@@ -233,10 +240,22 @@ impl Pool {
             };
             each(&plan.lift, &WorkerState::unmark_retiring);
             each(&plan.stop, &|worker| worker.order_to_leave(why));
-            each(&plan.retire, &WorkerState::mark_retiring);
-            each(&plan.preempt, &WorkerState::preempt);
+            match shared.fleet.consumes() {
+                // It holds something for as long as there is work. Its stop signal makes it finish that, and end.
+                true => each(&plan.retire, &|worker| {
+                    worker.order_to_leave(match intake {
+                        Intake::Open => WorkerStopReason::Retired,
+                        _ => why,
+                    });
+                }),
+                false => each(&plan.retire, &WorkerState::mark_retiring),
+            }
+            each(&plan.preempt, &|worker| {
+                // It may have been told before.
+                let _ = worker.preempt();
+            });
             if matches!(intake, Intake::Faulted | Intake::BreakerOpen) {
-                // Busy workers get the order too, not only a mark. The trial would lift the mark, and then an old job
+                // Busy workers get the order too, not only a mark. The trial would remove the mark, and then an old job
                 // could count as the trial, or delay it for as long as the job runs.
                 for worker in workers.values() {
                     worker.order_to_leave(WorkerStopReason::Faulted);
@@ -251,7 +270,7 @@ impl Pool {
         self.end_runners(deleted);
     }
 
-    /// Brings runners up for workers that wait, at most as many as the manager wants ready. There are never more runners
+    /// Starts runners for workers that wait, at most as many as the manager keeps ready. There are never more runners
     /// than workers that will wait.
     fn prestart(&mut self, counts: &Counts, plan: &Plan, intake: Intake) {
         let ready = self.shared.fleet.wanted_ready();

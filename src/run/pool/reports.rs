@@ -1,5 +1,5 @@
-//! What a pool reports once when it begins and once when it is over: faults of runners, failing jobs, and a depth that
-//! cannot be read.
+//! Problems that a pool reports once when they begin and once when they are over: faults of runners, failing jobs, and
+//! a depth that cannot be read.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     run::shared::PoolShared,
 };
 
-/// What the log has been told.
+/// The reports that were already logged.
 #[derive(Debug, Default)]
 pub(super) struct Reported {
     /// Why intake is closed.
@@ -109,7 +109,7 @@ impl Reported {
 
     /// Logs once why the queue's depth is not known, and once that it is known again.
     pub(super) fn depth(&mut self, shared: &PoolShared, probe: &Probe, stale: Option<&str>) {
-        if *probe == Probe::Held {
+        if *probe == Probe::Skipped {
             return;
         }
         let problem = match probe {

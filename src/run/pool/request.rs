@@ -11,7 +11,7 @@ use crate::{
 pub(super) struct ResultRequest {
     pub(super) answer: Answer,
     pub(super) reason: &'static str,
-    /// What was done for the request before that reconcile.
+    /// The work that was done for the request before that reconcile.
     pub(super) before: ReconcileResult,
     /// Whether a reading that has begun already is good enough: the next reconcile does what is wanted, whatever its
     /// reading is.

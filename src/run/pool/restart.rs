@@ -1,8 +1,8 @@
 //! Restarting a pool's task when tidegate's own code panics in it.
 //!
-//! The panic is caught around [`Pool::run`]. The pool owns the workers' tasks, so they survive: running jobs come to their
-//! ends and are settled. Meanwhile the pool is faulted, and is started again with backoff. A pool that fails repeatedly while
-//! it ends is dropped: its jobs are cut off, given back and counted.
+//! The panic is caught around [`Pool::run`]. The pool owns the workers' tasks, so they survive: running jobs end
+//! normally and are settled. Meanwhile the pool is faulted, and is started again with backoff. A pool that fails
+//! repeatedly while it ends is dropped: its jobs are cut off, given back and counted.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
 
 /// After a pool has worked this long, its next failure counts as the first.
 const STABLE: Duration = Duration::from_secs(60);
-/// How often a pool that is ending is started again, so that it ends in order.
+/// How often a pool that is ending is started again, so that it ends in an orderly way.
 const MAX_ENDING_RESTARTS: u32 = 3;
 
 /// Runs a pool to its end, and starts it again whenever it fails.
@@ -64,7 +64,7 @@ impl Pool {
             pool = %self.shared.name,
             error = ?cause,
             failures,
-            "pool failed by a fault of tidegate: running jobs go on, and it is started again"
+            "pool failed because of a bug in tidegate: running jobs continue, and the pool is started again"
         );
         self.start_over();
         let ends = self.shared.gate.is_draining() || self.shared.kill.is_cancelled();
@@ -108,7 +108,7 @@ impl Pool {
                 () = shared.kill.cancelled() => return,
                 Some(ended) = self.workers.join_next() => self.workers.ended(&self.shared, ended),
                 command = self.commands.recv() => {
-                    // `None`: every handle is gone. The pool itself will see that.
+                    // `None`: every handle was dropped. The pool itself will see that.
                     self.early = command;
                     return;
                 }
@@ -134,6 +134,6 @@ impl Drop for Pool {
         let cause = self.shared.gate.cause();
         let cause = cause.unwrap_or_else(|| String::from("the pool's task was dropped"));
         self.shared.gate.pool_failed(cause);
-        info!(pool = %self.shared.name, held, "pool was cut off: what it held is given back");
+        info!(pool = %self.shared.name, held, "pool was aborted: its messages are given back");
     }
 }

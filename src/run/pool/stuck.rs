@@ -1,4 +1,4 @@
-//! Whether the pool can get at its work: reports consumers that cannot be opened, and a queue that gives nothing.
+//! Whether the pool can get its messages: reports consumers that cannot be opened, and a queue that delivers nothing.
 
 use tracing::{info, warn};
 
@@ -7,7 +7,7 @@ use crate::{
     run::shared::PoolShared,
 };
 
-/// What is watched, and what the log has been told of it.
+/// The watch for a stuck pool, and the cause that was logged.
 #[derive(Debug, Default)]
 pub(super) struct StuckReport {
     watch: StuckWatch,
@@ -23,7 +23,7 @@ impl StuckReport {
         shared: &PoolShared,
         inputs: &StuckInputs<'_>,
     ) -> Option<String> {
-        let cause = self.watch.look(inputs);
+        let cause = self.watch.check(inputs);
         let name = &shared.name;
         // The broker's words may differ from try to try. It matters only that there is a refusal.
         match (inputs.refusal, self.is_refused) {
@@ -52,15 +52,15 @@ impl StuckReport {
 /// The depth as the decision about a stuck pool needs it. `refused`: the broker does not let the pool read it.
 pub(super) fn depth_of<'p>(probe: &'p Probe, stale: Option<&'p str>, refused: bool) -> Depth<'p> {
     match (probe, stale) {
-        (Probe::Held, _) => Depth::Held,
+        (Probe::Skipped, _) => Depth::Skipped,
         (Probe::Missing, _) => Depth::Missing,
         (Probe::Failed { why }, _) => Depth::Unread {
             why,
-            lasting: refused,
+            permanent: refused,
         },
         (Probe::Answered { .. }, Some(why)) => Depth::Unread {
             why,
-            lasting: false,
+            permanent: false,
         },
         (&Probe::Answered { ready, consumers }, None) => Depth::Read { ready, consumers },
     }
@@ -76,5 +76,5 @@ pub(super) fn allowed_openings(shared: &PoolShared, planned: u32) -> u32 {
     if planned == 0 && !is_opening {
         openings.satisfied();
     }
-    openings.most(shared.now(), planned, is_opening)
+    openings.may_open(shared.now(), planned, is_opening)
 }

@@ -49,7 +49,7 @@ impl WorkerTasks {
         self.tasks.join_next_with_id().await
     }
 
-    /// Takes note of a task that ended.
+    /// Records a task that ended.
     pub(super) fn ended(
         &mut self,
         shared: &PoolShared,
@@ -75,7 +75,7 @@ impl WorkerTasks {
         let worker = shared.roster.workers().remove(&id);
         if let Some(panicked) = panicked {
             let held = worker.map_or(0, |worker| worker.snapshot().held);
-            error!(pool = %shared.name, error = ?panicked, held, "worker panicked: what it held is given back");
+            error!(pool = %shared.name, error = ?panicked, held, "worker panicked: its messages are given back");
             shared.stats.given_back(held);
             // The next worker may panic too, so workers are started with backoff.
             let cause = format!("a worker panicked: {panicked}");

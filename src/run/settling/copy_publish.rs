@@ -1,5 +1,5 @@
-//! Publishing the copy that a verdict wants: to its retry queue, to the dead letters, or back to its own queue. If the
-//! right queue accepts no copy, the next best place is chosen here.
+//! Publishing the copy that a verdict requires: to its retry queue, to the dead letters, or back to its own queue. If
+//! the right queue accepts no copy, the next best place is chosen here.
 
 use std::time::Duration;
 
@@ -35,13 +35,13 @@ pub(super) enum CopyPublish {
     },
 }
 
-/// Where a copy went.
+/// The queue that got a copy.
 pub(super) enum CopyOutcome {
-    /// Where it should go, or to a place with the same effect.
+    /// To its intended queue, or to a queue with the same effect.
     AsDecided,
     /// Back to its queue instead: the job runs again.
     Back,
-    /// Nowhere, and waiting would not help: its job runs without a copy.
+    /// The copy was not published, and waiting would not help: its job runs without a copy.
     Not,
 }
 
@@ -64,7 +64,8 @@ pub(super) async fn publish_copy(
                     shared.copies.received.add(&taken.name);
                 }
                 Err(NotCopied::TimeUp) => return Err(TimeUp),
-                // The delivery was held for the delay instead. Now the copy goes where the retry queue would have sent it.
+                // The delivery was held for the delay instead. Now the copy goes to the queue to which the retry queue
+                // would have sent it.
                 Err(NotCopied::NoQueue(copy)) => {
                     let mut copy = *copy;
                     copy.routing_key = queue.as_str().to_owned();
@@ -96,7 +97,7 @@ pub(super) async fn publish_copy(
             let is_its_own =
                 |error: &QueueError| scope(CopyStep::Publish, error.kind) == ErrorScope::Message;
             let after = |error: &QueueError| match error.kind {
-                // The queue is gone or full.
+                // The queue no longer exists, or is full.
                 QueueErrorKind::Unroutable | QueueErrorKind::Refused => ReplyRetry::GiveUp,
                 // If it were held, it would come back with one more count and never run.
                 _ if may_run && is_its_own(error) => ReplyRetry::GiveUp,
@@ -114,8 +115,8 @@ pub(super) async fn publish_copy(
                     Err(_) => return Err(TimeUp),
                 }
                 // The own queue is tried again from time to time, because there may be room.
-                let patience = Some(LONGEST_WAIT);
-                match copy_to(shared, &route, (*beside).clone(), hold, patience).await {
+                let time_limit = Some(LONGEST_WAIT);
+                match copy_to(shared, &route, (*beside).clone(), hold, time_limit).await {
                     Ok(taken) => {
                         shared.copies.received.add(&taken.name);
                         return Ok(CopyOutcome::AsDecided);

@@ -1,12 +1,11 @@
 //! Copying: publishing a copy to the first of its queues that accepts it.
 //!
 //! If nothing can be published at all, the delivery is held and the pool's intake is closed. If only this queue accepts
-//! nothing, a spare queue is used. If only this message is not accepted, or no queue is left, this delivery is held and the
-//! pool goes on.
+//! nothing, a spare queue is used. If only this message is not accepted, or no queue is left, this delivery is held and
+//! the pool continues.
 
 use std::time::Duration;
 
-use rand::RngExt as _;
 use tokio::time::{self, Instant};
 use tracing::{info, warn};
 
@@ -44,13 +43,13 @@ pub(super) enum NotCopied {
 }
 
 /// Publishes a copy to the first queue of its route that accepts it, and returns this queue. If no queue accepts it, the delivery
-/// is held for `patience`, or shorter if many are held.
+/// is held for `time_limit`, or shorter if many are held.
 pub(super) async fn copy_to(
     shared: &PoolShared,
     route: &Route,
     mut copy: Outgoing,
     hold: &HoldUntil<'_>,
-    patience: Option<Duration>,
+    time_limit: Option<Duration>,
 ) -> Result<QueueSpec, NotCopied> {
     let mut wait = FIRST_WAIT;
     let mut blocked: Option<BlockedGuard<'_>> = None;
@@ -93,6 +92,7 @@ pub(super) async fn copy_to(
                     blocked = None;
                     elected = Some(queue);
                     tokio::select! {
+                        biased;
                         () = time::sleep(ELECTION) => continue,
                         () = hold.over() => return Err(NotCopied::TimeUp),
                     }
@@ -117,7 +117,7 @@ pub(super) async fn copy_to(
             let max = shared.settings().policy.max;
             let is_crowded = shared.copies.queues.held().saturating_mul(2) > max;
             let crowded = is_crowded.then_some(HELD_WHEN_CROWDED);
-            let limit = [patience, crowded].into_iter().flatten().min();
+            let limit = [time_limit, crowded].into_iter().flatten().min();
             if limit.is_some_and(|limit| since.elapsed() >= limit) {
                 return Err(NotCopied::NoQueue(Box::new(copy)));
             }
@@ -126,9 +126,10 @@ pub(super) async fn copy_to(
                 longest.min(limit.saturating_sub(since.elapsed()))
             });
         }
-        let pause = wait.mul_f64(rand::rng().random_range(0.75..=1.0));
+        let pause = wait.mul_f64(shared.random.fraction_from(0.75));
         let pause = pause.min(longest).max(Duration::from_millis(1));
         tokio::select! {
+            biased;
             () = time::sleep(pause) => {}
             () = hold.over() => return Err(NotCopied::TimeUp),
         }
@@ -163,10 +164,10 @@ async fn try_queue<'s>(
                     let losses = (!losses.is_empty()).then(|| format!("it {losses}"));
                     let message = match losses {
                         Some(_) => {
-                            "the queue for dead letters was declared in another way: it is used as it is, and loses letters"
+                            "the dead-letter queue was declared with other arguments: it is used unchanged, and may drop letters"
                         }
                         None => {
-                            "the queue for dead letters was declared in another way: it is used as it is"
+                            "the dead-letter queue was declared with other arguments: it is used unchanged"
                         }
                     };
                     warn!(
@@ -199,7 +200,7 @@ fn report_queue(shared: &PoolShared, queue: &QueueSpec, error: &QueueError) {
             pool = %shared.name,
             messaging.destination.name = %Quoted(queue.name.as_str()),
             error = %why,
-            "queue {}: copies wait or go another way",
+            "queue {}: copies wait or go to another queue",
             what_is_wrong(error.kind)
         );
     }

@@ -21,7 +21,7 @@ pub(crate) struct HeldDelivery {
     /// The pool's settings from when the worker took the delivery.
     pub(crate) settings: Arc<PoolSettings>,
     pub(crate) history: History,
-    /// The id of its job. `None` as long as nobody needs one and the message has none.
+    /// The id of its job. `None` as long as none is needed and the message has none.
     pub(crate) job: Option<JobId>,
     /// When the broker sent it: its consumer timeout counts from here.
     pub(crate) since: Instant,

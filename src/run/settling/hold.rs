@@ -11,7 +11,7 @@ use crate::run::shared::PoolShared;
 /// goes back without a copy is counted by its queue.
 const FINAL_COPY_TIME: Duration = Duration::from_secs(1);
 
-/// Until when a delivery may be held for a copy or a reply.
+/// The time until which a delivery may be held for a copy or a reply.
 pub(crate) struct HoldUntil<'a> {
     /// When it must be given back at the latest. Later, the broker would close the channel.
     deadline: Instant,
@@ -42,12 +42,14 @@ impl<'a> HoldUntil<'a> {
     pub(super) async fn over(&self) {
         let ordered = async {
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => {}
                 () = self.kill.cancelled() => {}
             }
             final_copy_time(&self.ordered).await;
         };
         tokio::select! {
+            biased;
             () = time::sleep_until(self.deadline) => {}
             () = ordered => {}
         }
@@ -66,6 +68,6 @@ async fn final_copy_time(since: &OnceLock<Instant>) {
     time::sleep_until(*since.get_or_init(Instant::now) + FINAL_COPY_TIME).await;
 }
 
-/// Nothing could be published for as long as the delivery could be held.
+/// Nothing could be published in the time for which the delivery could be held.
 #[derive(Debug)]
 pub(super) struct TimeUp;

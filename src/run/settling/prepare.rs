@@ -1,8 +1,7 @@
-//! Preparing a settlement: what a verdict wants published is confirmed before the broker is told of the delivery.
+//! Preparing a settlement: what a verdict publishes is confirmed before the delivery is settled.
 
 use std::time::Duration;
 
-use rand::RngExt as _;
 use tracing::{debug, warn};
 
 use super::{
@@ -25,7 +24,7 @@ use crate::{
     settle::{Copies, Death, History, Levels, Verdict, dead_queue, jittered},
 };
 
-/// A delivery whose copies, if it needs any, are confirmed. What is left is to tell the broker.
+/// A delivery whose copies, if it needs any, are confirmed. Only the answer to the broker remains.
 #[must_use = "a delivery that is not settled is given back"]
 pub(crate) struct Prepared {
     held: HeldDelivery,
@@ -33,7 +32,7 @@ pub(crate) struct Prepared {
     settlement: Settlement,
 }
 
-/// What the broker is told.
+/// The answer to the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SettleAction {
     Ack,
@@ -109,7 +108,7 @@ impl Prepared {
                     job.id = job.as_ref().map(tracing::field::display),
                     settlement = self.settlement.as_str(),
                     error = error.source.as_ref().map(tracing::field::display),
-                    "settlement lost: the channel is gone, so the broker delivers the message again"
+                    "settlement lost: the channel was closed, so the broker delivers the message again"
                 );
                 match self.settlement {
                     Settlement::Retry
@@ -127,7 +126,7 @@ impl Prepared {
     }
 }
 
-/// Publishes what `verdict` wants published, and waits for the confirms: first a copy, then the reply.
+/// Publishes the messages that `verdict` requires, and waits for the confirms: first a copy, then the reply.
 ///
 /// # Cancel-safety
 /// No message is lost: on drop the delivery is given back. A copy may have been published by then.
@@ -170,7 +169,7 @@ pub(crate) async fn prepare(
             shared.copies.received.add(&dead);
         }
     }
-    // After the copy, so that a reply never tells of something that did not happen.
+    // After the copy, so that a reply never reports a settlement that did not happen.
     if let Err(TimeUp) = replies::send(shared, held.message(), reply, &hold).await {
         hold.count_stopped(shared);
         let settlement = match is_copied {
@@ -182,7 +181,7 @@ pub(crate) async fn prepare(
     held.prepared(action, settlement)
 }
 
-/// The copy that a verdict wants, and what the broker is told after it. Logs and reports failures.
+/// The copy that a verdict requires, and the answer to the broker after it. Logs and reports failures.
 fn decided(
     shared: &PoolShared,
     held: &HeldDelivery,
@@ -227,7 +226,7 @@ fn decided(
             next,
             failure,
         } => {
-            let delay = jittered(level, rand::rng().random());
+            let delay = jittered(level, shared.random.fraction());
             let copy = copies().retry(message, next, level, delay, failure.as_ref(), now);
             report_retry(shared, held, delay, failure);
             let copy = CopyPublish::Retry { copy, level, delay };
@@ -249,7 +248,7 @@ fn decided(
             (Some(copy), SettleAction::Ack, Settlement::Renewed)
         }
         Verdict::Park { level, next } => {
-            let delay = jittered(level, rand::rng().random());
+            let delay = jittered(level, shared.random.fraction());
             let copy = copies().retry(message, next, level, delay, None, now);
             let copy = CopyPublish::Retry { copy, level, delay };
             (Some(copy), SettleAction::Ack, Settlement::Parked)

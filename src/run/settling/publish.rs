@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rand::RngExt as _;
 use tokio::time::{self, Instant};
 use tracing::warn;
 
@@ -19,7 +18,7 @@ use tidegate_core::text::{chain, first_chars};
 const LOG_CHARS: usize = 1024;
 /// First wait before a copy that could not be published is tried again.
 pub(super) const FIRST_WAIT: Duration = Duration::from_millis(200);
-/// How long one try may go on after the delivery should be given back. Longer than any confirm that comes at all.
+/// How long one try may continue after the delivery should be given back. Longer than any confirm that comes at all.
 const LATEST: Duration = Duration::from_secs(40);
 /// Longest wait before it is tried again.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -61,8 +60,9 @@ pub(super) async fn publish(
                 hold_alone(shared, &mut held, &error);
             }
         }
-        let pause = wait.mul_f64(rand::rng().random_range(0.75..=1.0));
+        let pause = wait.mul_f64(shared.random.fraction_from(0.75));
         tokio::select! {
+            biased;
             () = time::sleep(pause) => {}
             () = hold.over() => return Err(Unpublished::TimeUp),
         }
@@ -70,8 +70,8 @@ pub(super) async fn publish(
     }
 }
 
-/// One try. While the broker blocks publishers, this waits for the confirm with intake closed. A second publish would put
-/// the message there twice.
+/// One try. While the broker blocks publishers, this waits for the confirm with intake closed. A second publish would
+/// duplicate the message.
 pub(super) async fn attempt<'s>(
     shared: &'s PoolShared,
     message: Outgoing,
@@ -86,7 +86,7 @@ pub(super) async fn attempt<'s>(
         .broker
         .answered(shared.broker.driver.publish(message));
     let mut published = std::pin::pin!(published);
-    // A driver may wait longer than it should. A delivery may not.
+    // A driver may wait too long, but a delivery must not be held too long.
     let mut late = std::pin::pin!(async {
         hold.over().await;
         time::sleep(LATEST).await;
@@ -126,6 +126,7 @@ pub(crate) fn stay_blocked(shared: &Arc<PoolShared>) {
         let cause = "failed to publish: the broker blocks publishers";
         let _blocked = shared.gate.block(cause.to_owned());
         tokio::select! {
+            biased;
             _ = is_blocked.wait_for(|is_blocked| !is_blocked) => {}
             () = shared.stop.cancelled() => {}
             () = shared.kill.cancelled() => {}
@@ -155,7 +156,7 @@ pub(super) fn close_intake<'s>(
     }
 }
 
-/// This message is not accepted: its delivery is held, and the pool goes on. Logged once.
+/// This message is not accepted: its delivery is held, and the pool continues. Logged once.
 pub(super) fn hold_alone<'s>(
     shared: &'s PoolShared,
     held: &mut Option<(HeldGuard<'s>, Instant)>,
@@ -168,7 +169,7 @@ pub(super) fn hold_alone<'s>(
             warn!(
                 pool = %shared.name,
                 error = %why,
-                "a copy is not taken: its message is held until ack_deadline, and others go on"
+                "a copy is not accepted: its message is held until ack_deadline, and other messages are processed"
             );
             *held = Some((shared.copies.queues.hold(why), Instant::now()));
         }

@@ -13,7 +13,9 @@ use crate::{
     queue::{Message, Outgoing},
     run::{metrics::ReplyOutcome, reply_warnings::is_due, shared::PoolShared},
     runner::OutputUse,
-    settle::{ReplyDecision, ReplyKind, ReplyRefusal, ReplyRetry, ReplyRules, Verdict, trouble},
+    settle::{
+        ReplyDecision, ReplyKind, ReplyRefusal, ReplyRetry, ReplyRules, Verdict, retry_of_reply,
+    },
 };
 use tidegate_core::text::chain;
 
@@ -29,7 +31,7 @@ pub(crate) fn output_use(
 /// The reply to a message with this verdict.
 pub(super) fn decide(shared: &PoolShared, held: &HeldDelivery, verdict: &Verdict) -> ReplyDecision {
     let request = held.message();
-    // Most messages ask for no reply.
+    // The majority of messages ask for no reply.
     if request.properties.reply_to.is_none() {
         return ReplyDecision::None;
     }
@@ -95,14 +97,14 @@ async fn publish_answer(
 ) -> Result<(), Unpublished> {
     let mut tried_again = 0;
     publish(shared, message, hold, |error| {
-        let trouble = trouble(error.kind, tried_again);
-        tried_again += u32::from(trouble == ReplyRetry::TryAgain);
-        trouble
+        let retry = retry_of_reply(error.kind, tried_again);
+        tried_again += u32::from(retry == ReplyRetry::TryAgain);
+        retry
     })
     .await
 }
 
-/// Where a message wants its reply, cut for a log line.
+/// The address for a message's reply, cut for a log line.
 fn reply_to(request: &Message) -> &str {
     cut(request.properties.reply_to.as_deref().unwrap_or_default())
 }
@@ -115,7 +117,7 @@ fn refused(shared: &PoolShared, request: &Message, refusal: ReplyRefusal) {
             reason = refusal.as_str(),
             hint = refusal.hint(reply_to(request)),
             suppressed,
-            "an answer is not sent where its message wants it"
+            "a reply is not sent to the address that its message requests"
         );
     }
 }

@@ -19,10 +19,10 @@ use crate::{
 };
 use tidegate_core::text::chain;
 
-/// Time that the broker has for an answer once everything is stopped at once.
+/// The time that the broker has for an answer after everything was stopped at once.
 pub(crate) const ANSWER: Duration = Duration::from_secs(1);
 
-/// Whether the broker answers, once everything is stopped at once.
+/// Whether the broker answers after everything was stopped at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BrokerSilence {
     /// The broker answers. Its last answer came at this time; `None` before the first answer.
@@ -77,15 +77,15 @@ impl Broker {
 
     /// A worker could not open its consumer.
     pub(crate) fn consumer_refused(&self, now: Moment, error: &QueueError) {
-        let ground = match error.kind {
+        let kind = match error.kind {
             QueueErrorKind::ChannelLimit => RefusalKind::Full,
-            // It is enough that someone declares the queue.
-            QueueErrorKind::NotFound => RefusalKind::Passing,
-            _ if error.is_transient() => RefusalKind::Passing,
-            _ => RefusalKind::Lasting,
+            // The error ends as soon as the queue is declared.
+            QueueErrorKind::NotFound => RefusalKind::Temporary,
+            _ if error.is_transient() => RefusalKind::Temporary,
+            _ => RefusalKind::Permanent,
         };
         let why = chain(error);
-        self.openings().failed(now, ConsumerRefusal { ground, why });
+        self.openings().failed(now, ConsumerRefusal { kind, why });
     }
 
     /// A worker has opened its consumer.
@@ -101,7 +101,7 @@ impl Broker {
     ///
     /// After `kill` the wait is short: it ends when the broker has not answered any worker of the pool for [`ANSWER`].
     /// The result is then `None`, and every later call returns `None` after one poll of its request. That one poll
-    /// still sends the request where the driver can send at once.
+    /// still sends the request if the driver can send at once.
     pub(crate) async fn answered<T>(&self, request: impl Future<Output = T>) -> Option<T> {
         let mut request = std::pin::pin!(request);
         tokio::select! {

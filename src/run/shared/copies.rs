@@ -1,4 +1,4 @@
-//! What a pool knows of its own queues: the retry queues, their spares and the dead letters, which take copies.
+//! The state of a pool's own queues: the retry queues, their spares and the dead-letter queue.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -35,12 +35,12 @@ impl CopyState {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is wrong with copies, although the pool works.
+    /// A problem with copies, although the pool works.
     pub(crate) fn cause(&self) -> Option<String> {
         let overdue = match self.counts().overdue {
             0 => None,
             n => Some(format!(
-                "{n} {} due, but not back: the queue is full or was gone, and the broker tries again only every 3 \
+                "{n} {} due, but not back: the queue is full or was deleted, and the broker tries again only every 3 \
                  minutes; or their retry queue was deleted, and they with it",
                 if n == 1 { "retry is" } else { "retries are" }
             )),

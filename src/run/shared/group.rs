@@ -1,4 +1,4 @@
-//! What a pool knows of the daemons that share its queue.
+//! A pool's knowledge of the daemons that share its queue.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::decide::{Group, MemberNumbers, Members, Moment};
 
-/// What is known of the group.
+/// The known state of the group.
 #[derive(Debug, Default)]
 pub(crate) struct PoolGroup {
     /// `None` while the pool does not share its queue. Written by the group's task and the pool, read by the pool.
@@ -28,12 +28,12 @@ impl PoolGroup {
         self.heard.notified().await;
     }
 
-    /// The pool's numbers or settings changed: the others must know.
+    /// The pool's numbers or settings changed, so the other members must be informed.
     pub(crate) fn tell(&self) {
         self.told.notify_one();
     }
 
-    /// Ends the task in order.
+    /// Ends the task in an orderly way.
     pub(crate) fn end(&self) {
         self.ending.cancel();
     }
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_new_once() {
+    fn a_cause_counts_as_new_only_once() {
         let group = PoolGroup::default();
         let cause = || Some(String::from("no connection"));
         assert!(!group.set_cause(None));

@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
-    decide::{CensusWorker, Moment, Phase, WorkerId},
+    decide::{CensusWorker, Moment, Phase, STEADY_AFTER, WorkerId},
     run::worker_state::{WorkerState, WorkerStopReason},
 };
 
@@ -21,7 +21,7 @@ pub(crate) struct Roster {
     waiting: watch::Sender<u32>,
 }
 
-/// What the live workers of a pool hold.
+/// Counts of the deliveries and consumers of a pool's live workers.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct HeldCounts {
     /// Deliveries that they hold.
@@ -30,6 +30,12 @@ pub(crate) struct HeldCounts {
     pub(crate) holders: u32,
     /// Consumers that the broker must know.
     pub(crate) consumers: u32,
+    /// Programs that are up and consume the queue themselves.
+    pub(crate) programs: u32,
+    /// Those of them that have been up for [`STEADY_AFTER`].
+    pub(crate) steady: u32,
+    /// Programs that hold a message, also those that were told to end.
+    pub(crate) busy_programs: u32,
 }
 
 impl Default for Roster {
@@ -71,7 +77,7 @@ impl Roster {
     }
 
     /// Every worker, and what the live ones hold. Consumers are counted if they were opened before `before`.
-    pub(super) fn census(&self, before: Moment) -> (Vec<CensusWorker>, HeldCounts) {
+    pub(crate) fn census(&self, before: Moment) -> (Vec<CensusWorker>, HeldCounts) {
         let mut held = HeldCounts::default();
         let workers = self.workers();
         let census = workers.iter().map(|(id, worker)| {
@@ -82,6 +88,11 @@ impl Roster {
             }
             if worker.consuming.is_some_and(|since| since <= before) {
                 held.consumers += 1;
+            }
+            held.busy_programs += u32::from(worker.up.is_some() && worker.held > 0);
+            if let Some(since) = worker.up.filter(|_| worker.phase != Phase::Draining) {
+                held.programs += 1;
+                held.steady += u32::from(before.since(since) >= STEADY_AFTER);
             }
             CensusWorker {
                 id: *id,

@@ -1,5 +1,5 @@
-//! What a pool counts: totals for the status, rates of the last minute, and the metrics. A fact is reported here once,
-//! and each of the three that needs it gets it.
+//! The counts of a pool: totals for the status, rates of the last minute, and the metrics. Each fact is reported here
+//! once, and is passed to those of the three that need it.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -103,7 +103,7 @@ impl PoolStats {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    /// What became of jobs since the supervisor's start.
+    /// The results of jobs since the supervisor's start.
     pub(crate) fn jobs(&self) -> JobTotals {
         let of =
             |settlement: Settlement| self.settlements[settlement as usize].load(Ordering::Relaxed);
@@ -127,7 +127,7 @@ impl PoolStats {
         done + retried + dead
     }
 
-    /// What became of replies since the supervisor's start.
+    /// The results of replies since the supervisor's start.
     pub(crate) fn replies(&self) -> ReplyTotals {
         let of = |outcome: ReplyOutcome| self.replies[outcome as usize].load(Ordering::Relaxed);
         ReplyTotals {

@@ -1,4 +1,4 @@
-//! What a supervisor checks of its pools before it starts or changes any.
+//! The checks of a supervisor on its pools, before it starts or changes any.
 
 use super::SupervisorError;
 use crate::run::{PoolSpec, spec::problem};

@@ -12,15 +12,15 @@ use crate::{
 
 impl Supervisor {
     /// Drains every pool and ends the supervisor: no worker takes anything more, running jobs are finished and
-    /// settled. What still runs after `grace` is stopped (see the runner's own grace) and given back. All is over within both
-    /// graces and 4 seconds, also if the broker does not answer.
+    /// settled. Jobs that still run after `grace` are stopped (see the runner's own grace) and given back. The drain
+    /// ends within both graces and 4 seconds, also if the broker does not answer.
     ///
     /// # Errors
     /// The deadline passed or [`stop_now`](Self::stop_now) came, and jobs were given back; or a pool could not be ended
-    /// in order. The supervisor has ended in any case.
+    /// in an orderly way. The supervisor has ended in any case.
     ///
     /// # Cancel-safety
-    /// The drain goes on if this future is dropped. Call again to wait for it.
+    /// The drain continues if this future is dropped. Call again to wait for it.
     pub async fn drain(&self, grace: Duration) -> Result<DrainReport, DrainError> {
         self.drain_each(|_| grace).await
     }
@@ -73,10 +73,10 @@ impl Supervisor {
 
     /// Stops every job at once, gives its message back, and ends the supervisor. A drain that waits meanwhile ends too. If the
     /// broker does not answer, this waits a second at most: the broker gives messages back by itself when it notices that the
-    /// connection is gone.
+    /// connection is closed.
     ///
     /// # Cancel-safety
-    /// The stop goes on if this future is dropped. Call again to wait for it.
+    /// The stop continues if this future is dropped. Call again to wait for it.
     pub async fn stop_now(&self) -> StopReport {
         self.inner.at_once.cancel();
         let handles = self.inner.end();
@@ -114,7 +114,7 @@ fn stopped(handles: &[Handle]) -> u64 {
         .sum()
 }
 
-/// Jobs that came to their own end.
+/// Jobs that ended by themselves.
 fn settled(handles: &[Handle]) -> u64 {
     let settled = |handle: &Handle| {
         let jobs = handle.shared.stats.jobs();

@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use thiserror::Error;
+use tidegate_core::text::{counted, form_for};
 
 use crate::decide::{OrderRefused, PoolName, QueueName};
 
@@ -44,15 +45,15 @@ pub enum DrainError {
         /// How many.
         given_back: u64,
     },
-    /// It was cut short by [`stop_now`](super::Supervisor::stop_now).
-    #[error("the drain was cut short: {}", unfinished(*given_back))]
+    /// It was interrupted by [`stop_now`](super::Supervisor::stop_now).
+    #[error("the drain was interrupted: {}", unfinished(*given_back))]
     CutShort {
         /// How many.
         given_back: u64,
     },
-    /// A pool failed because of a bug in tidegate, and could not end in order. Its running jobs were cut off and given
-    /// back.
-    #[error("the pool {pool} could not be drained in order: {cause}")]
+    /// A pool failed because of a bug in tidegate, and could not end in an orderly way. Its running jobs were cut off
+    /// and given back.
+    #[error("the pool {pool} could not be drained in an orderly way: {cause}")]
     PoolFailed {
         /// The pool, the first if there are several.
         pool: PoolName,
@@ -63,12 +64,13 @@ pub enum DrainError {
     },
 }
 
-/// Says how many messages went back. Some of their jobs may not have begun.
+/// Shows how many messages were given back. Some of their jobs may not have begun.
 fn unfinished(messages: u64) -> String {
-    match messages {
-        1 => String::from("1 message was given back unfinished"),
-        messages => format!("{messages} messages were given back unfinished"),
-    }
+    let were = form_for(messages, "was", "were");
+    format!(
+        "{} {were} given back unfinished",
+        counted(messages, "message")
+    )
 }
 
 impl DrainError {
@@ -87,7 +89,7 @@ impl DrainError {
 #[non_exhaustive]
 pub enum RunError {
     /// The process cannot listen to signals. The supervisor still works, and has not begun to drain.
-    #[error("signals cannot be listened to")]
+    #[error("the process cannot listen to signals")]
     Signals(#[source] io::Error),
     /// The drain did not end cleanly.
     #[error(transparent)]
@@ -99,7 +101,7 @@ pub enum RunError {
 #[non_exhaustive]
 pub enum SupervisorError {
     /// No pool can work with these settings.
-    #[error("the pool {pool:?} cannot be used as it is set: {problem}", pool = .pool.as_str())]
+    #[error("the pool {pool:?} has invalid settings: {problem}", pool = .pool.as_str())]
     Settings {
         /// The pool.
         pool: PoolName,
@@ -122,8 +124,8 @@ pub enum SupervisorError {
     /// No such pool.
     #[error("no pool is named {0}")]
     NoSuchPool(PoolName),
-    /// The pool cannot carry the order out. Nothing has changed.
-    #[error("the pool {pool} cannot carry the order out: {why}")]
+    /// The pool cannot carry out the order. Nothing has changed.
+    #[error("the pool {pool} cannot carry out the order: {why}")]
     Refused {
         /// The pool.
         pool: PoolName,

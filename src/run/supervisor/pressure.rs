@@ -68,6 +68,7 @@ pub(super) async fn watch_pressure(
             (false, _) => {}
         }
         tokio::select! {
+            biased;
             () = time::sleep(READ_EVERY) => {}
             Ok(()) = limits.changed() => {}
         }

@@ -103,7 +103,7 @@ fn members(decision: &Decision) -> Vec<MemberStatus> {
     group.members.iter().enumerate().map(with_share).collect()
 }
 
-/// What is wrong with the group of daemons.
+/// The problem of the group of daemons.
 fn group_cause(shared: &PoolShared, last: &LastReconcile) -> Option<String> {
     let differing = last.decision.as_ref().and_then(|decision| {
         let other = decision.inputs.group.as_ref()?.differing.first()?;

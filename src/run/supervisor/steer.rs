@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{FlushMode, Supervisor, SupervisorError};
 use crate::{
     config::PoolSettings,
-    decide::{By, Order, PoolName, ReconcileResult},
+    decide::{By, Order, PoolName, ReconcileResult, SteeringOutcome},
     run::{
         AllOrders, Steered, metrics,
         pool::Command,
@@ -18,14 +18,14 @@ impl Supervisor {
     /// closes intake takes effect at once, any other order with a fresh reading of the queue.
     ///
     /// Orders still hold after [`reconfigure`](Self::reconfigure), and after a restart if
-    /// [`StartOptions::store`](crate::run::StartOptions::store) stores them. [`Orders`](crate::decide::Orders) describes which
-    /// of them yield to the configuration.
+    /// [`StartOptions::store`](crate::run::StartOptions::store) stores them. [`Orders`](crate::decide::Orders)
+    /// describes which of them end when the configuration changes.
     ///
     /// # Errors
-    /// No such pool, it has ended, or it cannot carry the order out.
+    /// No such pool, it has ended, or it cannot carry out the order.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: the order holds and the reconcile takes place, also if this future is dropped.
+    /// Cancel-safe: the order is in force and the reconcile takes place, also if this future is dropped.
     pub async fn steer(
         &self,
         name: &PoolName,
@@ -45,9 +45,8 @@ impl Supervisor {
         metrics::steered(
             act,
             match &steered {
-                Ok(steered) if steered.changed => "changed",
-                Ok(_) => "unchanged",
-                Err(_) => "refused",
+                Ok(steered) => SteeringOutcome::of(steered.changed),
+                Err(_) => SteeringOutcome::Refused,
             },
         );
         let mut steered = steered?;
@@ -58,7 +57,7 @@ impl Supervisor {
         Ok(steered)
     }
 
-    /// Waits until every order so far is stored, or was tried to be stored. Returns at once where orders are not stored.
+    /// Waits until every order so far is stored, or until storing was tried. Returns at once if orders are not stored.
     pub async fn orders_stored(&self) {
         if let Some(stored) = self.inner.stored.clone() {
             let changes = *self.inner.common.order_changes.borrow();
@@ -89,14 +88,14 @@ impl Supervisor {
     }
 
     /// Pins a pool to a number of workers, at most its `max`, or removes the pin. Then it reconciles the pool completely, with
-    /// cleanup and a fresh reading of the depth, and returns the result. A reconcile whose cleanup has begun already is good
-    /// enough.
+    /// cleanup and a fresh reading of the depth, and returns the result. A reconcile whose cleanup has already begun is
+    /// sufficient.
     ///
     /// # Errors
     /// No such pool, or it has ended.
     ///
     /// # Cancel-safety
-    /// Cancel-safe: the pin holds and the reconcile takes place, also if this future is dropped.
+    /// Cancel-safe: the pin is in force and the reconcile takes place, also if this future is dropped.
     ///
     /// ```
     /// # use tidegate::{Job, Outcome, Pool, Supervisor, adapters::memory::MemoryBroker, queue::QueueKind};
@@ -126,8 +125,8 @@ impl Supervisor {
     /// Deletes runners of a pool now, and reconciles it. Returns the result of both: deleted runners are in its
     /// `metric_stats` as [`RunnerStop`](crate::decide::EventKind::RunnerStop).
     ///
-    /// With [`FlushMode::All`] running jobs are told to stop too, and are given back. This does not wait for their ends; each
-    /// is an event of its own. The pool then goes on working. [`pause`](Self::pause) it first if it should stay without
+    /// With [`FlushMode::All`] running jobs are told to stop too, and are given back. Their number is in `jobs_told`. This does
+    /// not wait for their ends; each is an event of its own. The pool then continues. [`pause`](Self::pause) it first if it should stay without
     /// runners.
     ///
     /// # Errors

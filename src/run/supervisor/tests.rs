@@ -15,7 +15,7 @@ use tokio::{
 
 use super::*;
 
-/// A pool whose jobs say that they have started, and end when they are let.
+/// A pool whose jobs report that they have started, and end when the test allows it.
 struct Bench {
     broker: MemoryBroker,
     supervisor: Supervisor,
@@ -87,7 +87,7 @@ fn name() -> PoolName {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pool_that_fails_says_so_cuts_no_job_and_is_started_again() {
+async fn a_pool_that_fails_reports_it_stops_no_job_and_is_started_again() {
     let mut bench = Bench::new();
     bench.job_starts("one").await;
     bench.supervisor.scale(&name(), Some(1)).await.unwrap();
@@ -101,7 +101,7 @@ async fn a_pool_that_fails_says_so_cuts_no_job_and_is_started_again() {
     );
     let readiness = bench.supervisor.readiness();
     assert!(readiness.reasons[0].contains("a bug"), "{readiness:?}");
-    assert_eq!(failed.runners.busy, 1, "its job goes on");
+    assert_eq!(failed.runners.busy, 1, "its job continues");
 
     bench.leave.add_permits(1);
     bench.until("done", |pool| pool.jobs.done == 1).await;
@@ -140,7 +140,7 @@ async fn a_pool_that_fails_again_and_again_is_started_less_and_less_often() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_waits_for_a_pool_that_fails_hears_that_there_is_no_answer() {
+async fn a_caller_that_waits_for_a_pool_that_fails_is_told_that_there_is_no_answer() {
     let bench = Bench::new();
     bench
         .until("idle", |pool| pool.state == PoolState::Idle)

@@ -42,7 +42,8 @@ impl ReceivedDelivery {
 }
 
 impl WorkerIntake {
-    /// Whether its channel is gone. The broker then redelivers what is not settled, so a copy would make two of a message.
+    /// Whether its channel is closed. The broker then redelivers unsettled messages, so a copy would duplicate a
+    /// message.
     pub(super) fn is_gone(&self) -> bool {
         matches!(
             self.ended,

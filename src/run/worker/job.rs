@@ -58,7 +58,7 @@ impl Worker<'_> {
         let mut held = HeldDelivery::new(self.shared, self.settings(), delivery, at);
         let job = self.job_of(&held);
         held.job = Some(job.id().clone());
-        // A retry or a return says nothing of the queue's head: it was published long before.
+        // A retry or a returned message does not show the age of the queue's head: it was published long before.
         if held.history.attempt == 1 && !held.history.was_taken {
             let waited = held.message().published_at().and_then(waited_since);
             self.shared.stats.recent.head(self.shared.now(), waited);
@@ -111,7 +111,7 @@ impl Worker<'_> {
     ) -> Result<(), WorkerStopReason> {
         let shared = self.shared.clone();
         let borrowing = Instant::now();
-        // To bring a runner up may take as long as some jobs do. It is stopped as a job is stopped.
+        // Starting a runner may take as long as a job. The start is stopped like a job.
         let borrowed = tokio::select! {
             biased;
             () = self.state.stop.cancelled() => Err(JobStop::No),
@@ -181,7 +181,7 @@ impl Worker<'_> {
         settled
     }
 
-    /// Tells the gate what a job's end says about launches and failures.
+    /// Reports a job's end to the gate, for its counts of launches and failures.
     fn tell_gate(&self, job: &Job, end: &JobEnd, took: Duration) {
         let gate = &self.shared.gate;
         match end {
@@ -199,8 +199,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Runs a job on a runner. Meanwhile it keeps what the consumer is sent ahead, and notices if the consumer is lost.
-    /// Stops the job when its delivery can be held no longer.
+    /// Runs a job on a runner. Meanwhile it keeps the prefetched deliveries, and notices if the consumer is lost. Stops
+    /// the job when its delivery can be held no longer.
     async fn run(
         &mut self,
         held: &mut HeldDelivery,
@@ -284,7 +284,7 @@ impl Worker<'_> {
                             held_ms = held.since.elapsed().as_millis() as u64,
                             hint = lost_hint(why),
                             "consumer lost under a running job: it runs on, but cannot be settled \
-                             if its channel is gone"
+                             if its channel is closed"
                         );
                     }
                 },
@@ -344,8 +344,8 @@ impl Worker<'_> {
     /// Gives a message back because no runner could be started for it. The result is the reason why the worker leaves.
     ///
     /// First the gate is closed and the consumer cancelled. Then the worker waits a moment until no other worker of the
-    /// pool waits for a delivery: otherwise the message would go round among them, and a quorum queue drops it after
-    /// twenty rounds.
+    /// pool waits for a delivery: otherwise the message would pass from worker to worker, and a quorum queue drops it
+    /// after twenty returns.
     async fn not_started(
         &mut self,
         held: HeldDelivery,
@@ -357,6 +357,7 @@ impl Worker<'_> {
         self.cancel().await;
         let quiet = time::timeout(QUIET_WAIT, self.shared.roster.until_none_waits());
         tokio::select! {
+            biased;
             _ = quiet => {}
             () = self.state.stop.cancelled() => {}
             () = self.shared.kill.cancelled() => {}
@@ -438,7 +439,7 @@ impl Worker<'_> {
                 job.id = job,
                 held_ms = held.since.elapsed().as_millis() as u64,
                 ack_deadline_ms = held.settings.ack_deadline.as_millis() as u64,
-                "job was stopped and is given back: its delivery may be held no longer than ack_deadline"
+                "job was stopped and is given back: its delivery has reached ack_deadline"
             ),
         }
     }

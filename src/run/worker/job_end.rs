@@ -1,4 +1,4 @@
-//! What the end of a job means for the metrics, for the breaker, and for people who read the log. Pure functions.
+//! The meaning of a job's end for the metrics, for the breaker, and for readers of the log. Pure functions.
 
 use super::super::worker_state::WorkerStopReason;
 use crate::{
@@ -37,7 +37,7 @@ pub(super) fn outcome_of(end: &JobEnd) -> JobOutcome {
     }
 }
 
-/// What a job's end tells the breaker. `None`: nothing, because tidegate caused the end.
+/// The result of a job for the breaker. `None` if tidegate caused the end.
 pub(super) fn breaker_signal(end: &JobEnd) -> Option<BreakerSignal<'_>> {
     match end {
         JobEnd::Done { .. } | JobEnd::Retry { .. } | JobEnd::Rejected { .. } => {

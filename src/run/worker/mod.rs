@@ -4,11 +4,13 @@
 //! cancelled, and the broker confirms that; deliveries that wait are given back; the channel is closed.
 //!
 //! This file holds the worker's loop and its end. `intake` holds the consumer and what it delivers, `job` one job and its
-//! settlement, `redelivered` the treatment of messages with unfinished deliveries.
+//! settlement, `redelivered` the treatment of messages with unfinished deliveries. `program` is the other sort of worker: a
+//! program that consumes the queue itself.
 
 mod intake;
 mod job;
 mod job_end;
+mod program;
 mod redelivered;
 
 use std::{collections::VecDeque, future::poll_fn, pin::pin, sync::Arc, time::Duration};
@@ -36,7 +38,7 @@ use crate::{
 };
 use tidegate_core::text::chain;
 
-/// A worker that is told to leave while it opens its consumer waits this long for the consumer. If it closed the channel
+/// How long a worker that is told to leave while it opens its consumer waits for the consumer. If it closed the channel
 /// earlier, deliveries that the broker has sent by then would count as unfinished.
 const OPENING: Duration = Duration::from_secs(2);
 
@@ -46,6 +48,14 @@ const PREPARING: Duration = Duration::from_secs(2);
 
 /// Runs a worker to its end, and returns why it ended.
 pub(crate) async fn work(shared: Arc<PoolShared>, state: Arc<WorkerState>) -> WorkerStopReason {
+    match shared.fleet.consumes() {
+        true => program::work(&shared, &state).await,
+        false => consume(shared, state).await,
+    }
+}
+
+/// Runs a worker that consumes.
+async fn consume(shared: Arc<PoolShared>, state: Arc<WorkerState>) -> WorkerStopReason {
     let begun = Instant::now();
     let settings = shared.settings();
     let request = ConsumeRequest {
@@ -60,6 +70,7 @@ pub(crate) async fn work(shared: Arc<PoolShared>, state: Arc<WorkerState>) -> Wo
     // for a channel, because until then each further crash counts. A queue that the pool declares as classic counts nothing.
     if settings.declare != Declare::Classic {
         tokio::select! {
+            biased;
             () = state.leave.cancelled() => return state.leave_because(WorkerStopReason::ScaledDown),
             // An error shows again in the publish. It does not concern jobs that need no copy.
             _ = time::timeout(PREPARING, shared.broker.driver.prepare_to_publish()) => {}
@@ -156,7 +167,7 @@ impl Worker<'_> {
             }
             match self.state.finish_job(self.buffered()) {
                 AfterSettlement::Stay => {}
-                AfterSettlement::Go(why) => return why,
+                AfterSettlement::Leave(why) => return why,
             }
         }
     }
@@ -181,9 +192,9 @@ impl Worker<'_> {
                 break;
             }
             for arrived in left {
-                // If the channel is gone, the broker has given it back already.
+                // If the channel is closed, the broker has given it back already.
                 if !self.intake.is_gone() {
-                    // The worker leaves in any case, and has its reason.
+                    // The worker leaves in any case, and its reason is known.
                     let _ = self.job(arrived).await;
                 }
             }
@@ -300,8 +311,8 @@ impl Worker<'_> {
             return;
         };
         if let Err(error) = cancelled {
-            // The channel is gone, so the broker gives back the deliveries that wait.
-            debug!(error = %chain(&error), "consumer not cancelled: its channel is gone");
+            // The channel is closed, so the broker gives back the deliveries that wait.
+            debug!(error = %chain(&error), "consumer not cancelled: its channel is closed");
             self.intake.ended = Some(WorkerStopReason::Lost);
             return;
         }

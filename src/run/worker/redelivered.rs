@@ -73,8 +73,8 @@ impl Worker<'_> {
         self.wait_until(until).await
     }
 
-    /// What must happen before a message runs that was delivered before and not finished. Returns its verdict if it does not
-    /// run now. A message that cannot be copied runs if at all possible: to put it aside would count as one more delivery.
+    /// The steps before a message runs that was delivered before and not finished. Returns its verdict if it does not
+    /// run now. A message that cannot be copied runs if at all possible: deferring it would count as one more delivery.
     pub(super) async fn before_it_runs_again(
         &mut self,
         held: &mut HeldDelivery,
@@ -98,7 +98,7 @@ impl Worker<'_> {
             self.state.leave_because(WorkerStopReason::Alone);
             let left = self.give_back_waiting().await;
             self.intake.ahead.extend(left);
-            // By then, the other suspects that are held now are put aside.
+            // By then, the other suspects that are held now are deferred.
             until = until.max(Instant::now() + QUIET);
         }
         match self.wait_until(until).await {
@@ -175,7 +175,7 @@ async fn renewed(
             Err(delivery) => {
                 warn!(
                     pool = %shared.name,
-                    "a message that came back is not taken as a copy: its job runs all the same"
+                    "a returned message could not be replaced by a fresh copy: its job still runs"
                 );
                 Some(ReceivedDelivery {
                     delivery,

@@ -23,7 +23,7 @@ pub(super) const LONG: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 pub(super) struct Finder {
     /// The addresses in the order in which they are tried, or the error if there are none.
     places: Result<Vec<EngineAddress>, String>,
-    /// The first task that needs the engine searches it. The others wait for the result.
+    /// The first task that needs the engine searches for it. The others wait for the result.
     found: Mutex<Option<Docker>>,
 }
 
@@ -97,7 +97,7 @@ fn places(
             .map_err(|fix| format!("use the engine of $DOCKER_HOST, {host:?}: {fix}"))?;
         if matches!(place, EngineAddress::Tcp(_)) && env("DOCKER_TLS_VERIFY").is_some() {
             return Err(format!(
-                "use the engine of $DOCKER_HOST, {host:?}: $DOCKER_TLS_VERIFY wants TLS, which is not built in"
+                "use the engine of $DOCKER_HOST, {host:?}: $DOCKER_TLS_VERIFY requires TLS, which is not built in"
             ));
         }
         return Ok(vec![place]);
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_where_it_is_told_to_and_else_where_engines_are() {
+    fn looks_at_the_given_place_or_else_at_the_usual_places_of_engines() {
         let host = ("DOCKER_HOST", "tcp://engine:2375");
         let runtime = ("XDG_RUNTIME_DIR", "/run/user/1");
         assert_eq!(
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_it_cannot_do_of_the_environment() {
+    fn reports_settings_of_the_environment_that_it_does_not_support() {
         let ssh = shown(None, &[("DOCKER_HOST", "ssh://engine")]).unwrap_err();
         assert!(
             ssh.contains("$DOCKER_HOST, \"ssh://engine\": write"),

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_name_pool_job_and_supervisor_and_lead_back_to_it() {
+    fn labels_name_pool_job_and_supervisor_and_are_parsed_back() {
         let owner = instance();
         let told = labels(Some(&owner), &job("id\n\u{1b}[31m"));
         assert_eq!(told["tidegate.pool"], "thumbs");
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_lock_is_found_by_nobody_but_itself() {
+    fn a_supervisor_without_a_lock_is_found_only_by_itself() {
         let told = labels(None, &job("id"));
         assert_eq!(owner(&told), None);
         assert!(is_ours(None, &told));
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_has_what_its_pool_says_and_a_job_the_last_word_on_its_variables() {
+    fn a_container_has_the_settings_of_its_pool_and_the_variables_of_a_job_win() {
         let mut settings = ContainerSettings::new("thumbs:1");
         settings.env = BTreeMap::from([
             ("SIZE".to_owned(), "256".to_owned()),

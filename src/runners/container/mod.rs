@@ -26,7 +26,7 @@
 //! Labels on a container name its pool, its job and its supervisor, with the [lock](crate::host::instance) that the
 //! supervisor holds while it lives. Containers of dead supervisors are removed at the start, and then once a minute. If
 //! it cannot be seen from here whether a supervisor is alive (on another machine or in another container), its
-//! containers are left alone, and this is logged once. A library's supervisor has no such lock unless
+//! containers are not removed, and this is logged once. A library's supervisor has no such lock unless
 //! [`owned_by`](ContainerManager::owned_by) gives it one.
 
 #[cfg(not(feature = "container"))]

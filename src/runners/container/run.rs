@@ -27,7 +27,7 @@ use super::{
 use crate::{
     runner::{Failure, FailureKind, Job, JobControl, JobEnd, StartError},
     runners::process::{
-        Course, CourseAction, CourseEvent, Exit, FOREVER, JobLog, OutputReader, OutputStream,
+        Course, CourseAction, CourseEvent, Exit, Interrupts, JobLog, OutputReader, OutputStream,
         Stdout, job_end,
     },
 };
@@ -184,11 +184,9 @@ async fn run_until_end(
             }
         });
         let mut exit = pin!(exit(container));
-        let mut stopped = pin!(control.stop.cancelled());
-        let mut killed = pin!(control.kill.cancelled());
-        let mut timer = pin!(sleep(settings.timeout));
+        let mut interrupts = Interrupts::new(control, settings.timeout);
         let mut signalling: Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = None;
-        let (mut feeding, mut stop_asked, mut kill_asked) = (true, false, false);
+        let mut feeding = true;
         loop {
             let event = tokio::select! {
                 // The order matters: a job that ended by itself must not count as stopped by us, and a flood of output
@@ -198,16 +196,8 @@ async fn run_until_end(
                     ended = Some(how);
                     CourseEvent::Exited
                 }
-                () = &mut killed, if !kill_asked => {
-                    kill_asked = true;
-                    CourseEvent::KillAsked
-                }
-                () = &mut stopped, if !stop_asked => {
-                    stop_asked = true;
-                    CourseEvent::StopAsked
-                }
-                () = &mut timer => CourseEvent::TimeUp,
-                () = async { signalling.as_mut().expect("only asked where there is one").await },
+                event = interrupts.next() => event,
+                () = async { signalling.as_mut().expect("it is polled only if there is one").await },
                     if signalling.is_some() =>
                 {
                     signalling = None;
@@ -230,9 +220,7 @@ async fn run_until_end(
                 CourseAction::SetTimer(wake_after) => wake_after,
                 CourseAction::Finish => break,
             };
-            timer
-                .as_mut()
-                .reset(Instant::now() + wake_after.min(FOREVER));
+            interrupts.set_timer(wake_after);
         }
     }
     let reply = out.finish();

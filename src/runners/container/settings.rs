@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_where_an_engine_listens() {
+    fn parses_the_address_of_an_engine() {
         let unix = |path: &str| Ok(EngineAddress::Unix(path.into()));
         let tcp = |address: &str| Ok(EngineAddress::Tcp(address.to_owned()));
         for (text, expected) in [

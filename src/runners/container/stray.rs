@@ -24,7 +24,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// Containers that are removed at the same time.
 const MAX_PARALLEL_REMOVALS: usize = 8;
 
-/// Supervisors for which it was logged that their containers are left alone. Written and read by searches.
+/// Supervisors for which it was logged that their containers are not removed. Written and read by searches.
 static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// A container that no task watches.
@@ -58,7 +58,7 @@ impl Rounds {
         is_due
     }
 
-    /// A search is over.
+    /// A search has ended.
     pub(super) fn over(&mut self, now: Instant, went_well: bool) {
         self.under_way = false;
         self.next = Some(now + if went_well { INTERVAL } else { AGAIN });
@@ -124,14 +124,14 @@ pub(super) async fn find(
                 name,
                 is_orphan: true,
             })),
-            Life::Unknown => leave_alone(supervisor, owner.as_ref(), names.len()),
+            Life::Unknown => warn_of_unknown_owner(supervisor, owner.as_ref(), names.len()),
         }
     }
     Ok(strays)
 }
 
-/// Logs once that the containers of a supervisor are left alone.
-fn leave_alone(supervisor: String, owner: Option<&Instance>, containers: usize) {
+/// Logs once that the containers of a supervisor are not removed.
+fn warn_of_unknown_owner(supervisor: String, owner: Option<&Instance>, containers: usize) {
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     if !said.insert(supervisor.clone()) {
         return;
@@ -142,7 +142,7 @@ fn leave_alone(supervisor: String, owner: Option<&Instance>, containers: usize) 
         supervisor,
         containers,
         lock,
-        "containers left alone: cannot see from here whether their supervisor is alive"
+        "containers are not removed: it cannot be checked from here whether their supervisor is alive"
     );
 }
 
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn looks_at_once_and_then_now_and_then() {
+    async fn looks_at_once_and_then_at_intervals() {
         let mut rounds = Rounds::new();
         let start = Instant::now();
         assert!(rounds.begin(start));

@@ -35,7 +35,7 @@
 //! killed. If a process still holds a pipe open, this happens one second after the exit, and the pipes are closed.
 //!
 //! A process that left the group (`setsid`) occupies no worker. Under `tidegate run` the supervisor inherits it when
-//! its parents are gone, and kills it as soon as its job is over. `TIDEGATE_RUN_ID` in its environment, which is
+//! its parents have ended, and kills it as soon as its job is over. `TIDEGATE_RUN_ID` in its environment, which is
 //! different for each process that we start, identifies the job. A process that has cleared or overwritten this
 //! variable is killed when no running job is old enough to have started it. A process that must outlive its job has to
 //! be started by another program, such as the system's service manager. A library's supervisor ends only the group.

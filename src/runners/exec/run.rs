@@ -3,16 +3,12 @@
 
 use std::pin::pin;
 
-use tokio::{
-    io::AsyncWriteExt,
-    process::ChildStdin,
-    time::{Instant, sleep},
-};
+use tokio::{io::AsyncWriteExt, process::ChildStdin};
 
 use crate::{
     runner::{Job, JobControl, JobEnd, StartError},
     runners::process::{
-        Course, CourseAction, CourseEvent, Environment, ExecSettings, FOREVER, JobLog, Launch,
+        Course, CourseAction, CourseEvent, Environment, ExecSettings, Interrupts, JobLog, Launch,
         OutputReader, OutputStream, Pipes, Process, ProcessReuse, SpawnError, Stdout, WithHeaders,
         job_end, job_variables,
     },
@@ -57,25 +53,15 @@ pub(super) async fn run(
         let mut output = pin!(async {
             tokio::join!(out.drain(stdout), err.drain(stderr));
         });
-        let mut stopped = pin!(control.stop.cancelled());
-        let mut killed = pin!(control.kill.cancelled());
-        let mut timer = pin!(sleep(settings.timeout));
-        let (mut feeding, mut stop_asked, mut kill_asked) = (true, false, false);
+        let mut interrupts = Interrupts::new(control, settings.timeout);
+        let mut feeding = true;
         loop {
             let event = tokio::select! {
                 // The order matters: a job that ended by itself must not count as stopped by us, and a flood of output
                 // must delay nothing.
                 biased;
                 () = process.exited(), if !course.has_exited() => CourseEvent::Exited,
-                () = &mut killed, if !kill_asked => {
-                    kill_asked = true;
-                    CourseEvent::KillAsked
-                }
-                () = &mut stopped, if !stop_asked => {
-                    stop_asked = true;
-                    CourseEvent::StopAsked
-                }
-                () = &mut timer => CourseEvent::TimeUp,
+                event = interrupts.next() => event,
                 // Before the output, because a body has an end and a flood of output may not have one.
                 () = &mut feed, if feeding => {
                     feeding = false;
@@ -92,15 +78,13 @@ pub(super) async fn run(
                 CourseAction::SetTimer(wake_after) => wake_after,
                 CourseAction::Finish => break,
             };
-            timer
-                .as_mut()
-                .reset(Instant::now() + wake_after.min(FOREVER));
+            interrupts.set_timer(wake_after);
         }
         // The pipes close here, even if other processes still hold their other ends.
     }
     let ended = process.finish();
     if ended.status.is_none() {
-        tracing::warn!(pool = %job.pool(), "a job's process does not die of KILL");
+        tracing::warn!(pool = %job.pool(), "a job's process does not end after KILL");
     }
     let reply = out.finish();
     let stderr_tail = err.finish();
@@ -111,7 +95,7 @@ pub(super) async fn run(
     end
 }
 
-/// Writes the body, then closes the pipe. A job that does not read its input is no failure.
+/// Writes the body, then closes the pipe. A job that does not read its input has not failed for that reason.
 async fn feed(mut stdin: ChildStdin, body: &[u8]) {
     if let Err(error) = stdin.write_all(body).await
         && error.kind() != std::io::ErrorKind::BrokenPipe

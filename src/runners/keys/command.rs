@@ -1,6 +1,9 @@
 //! Warnings: words in a command that only a shell would understand, and variables in `env` that no job sees.
 
-use crate::config::schema::{Key, KeyPresence, Table, quoted};
+use crate::{
+    config::schema::{Key, KeyPresence, Table, quoted},
+    runners::process::scripts::base_name,
+};
 
 /// Programs that read a command line themselves.
 const SHELLS: [&str; 7] = ["sh", "bash", "dash", "zsh", "ksh", "fish", "busybox"];
@@ -11,7 +14,7 @@ const OPERATORS: [&str; 14] = [
 ];
 
 /// Warns of words that only a shell would understand.
-pub(super) fn warn_of_shell_words(table: &mut Table<'_, '_>, command: &Key<Vec<String>>) {
+pub(super) fn warn_about_shell_words(table: &mut Table<'_, '_>, command: &Key<Vec<String>>) {
     if command.given != KeyPresence::Valid {
         return;
     }
@@ -73,12 +76,8 @@ fn is_expanded(word: &str) -> bool {
         && (rest.is_empty() || rest.starts_with('/'))
 }
 
-pub(crate) fn base_name(program: &str) -> &str {
-    program.rsplit_once('/').map_or(program, |(_, name)| name)
-}
-
 /// Warns of a variable that tidegate sets for each job.
-pub(super) fn warn_of_own_variable<T>(table: &mut Table<'_, '_>, name: &str, entry: &Key<T>) {
+pub(super) fn warn_about_own_variable<T>(table: &mut Table<'_, '_>, name: &str, entry: &Key<T>) {
     if name.starts_with("TIDEGATE_") && entry.is_sound() {
         table.warn_of(
             entry,
@@ -92,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_a_shells_words_from_a_programs() {
+    fn distinguishes_the_error_text_of_a_shell_from_that_of_a_program() {
         for (command, found) in [
             (vec!["a", "b|c", "--x>y", "$", "$1", "a~", "{}", "-f"], None),
             (vec!["awk", "{print $1}"], None),

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_what_all_readers_of_such_files_agree_on() {
+    fn accepts_what_all_readers_of_such_files_accept() {
         let table = [
             ("A=1", Some(("A", "1"))),
             ("  A_b2 =", None),
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_they_do_not_and_repeats_nothing_of_it() {
+    fn refuses_other_lines_and_does_not_quote_them() {
         let table: [(&[u8], usize, &str); 9] = [
             (b"hunter2", 1, "a line without ="),
             (b"  hunter2", 3, "a line without ="),

@@ -167,7 +167,7 @@ fn rlimits(runner: &mut Table<'_, '_>, known: &Known<'_>) -> Rlimits {
     }
 }
 
-/// A process needs some files to load its libraries. This is a little more.
+/// A process needs some files to load its libraries. This number is slightly higher.
 const MIN_FILES: u64 = 16;
 
 /// The kernel's limit for `fs.nr_open`.

@@ -7,7 +7,6 @@ mod own;
 mod shared;
 
 pub(crate) use self::{
-    command::base_name,
     own::OwnKeys,
     shared::{JobKeys, SharedKeys},
 };

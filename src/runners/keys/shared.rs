@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::{
-    command::{warn_of_own_variable, warn_of_shell_words},
+    command::{warn_about_own_variable, warn_about_shell_words},
     env_file::env_file,
     limits::{LimitKeys, limits},
 };
@@ -145,7 +145,7 @@ fn command(table: &mut Table<'_, '_>, known: &Known<'_>) -> Key<Vec<String>> {
         table.refuse(&command, format!("write the program first: {COMMAND}"));
     }
     if is_program {
-        warn_of_shell_words(table, &command);
+        warn_about_shell_words(table, &command);
     }
     known.refuse_shared(table, "command", &command);
     command
@@ -166,7 +166,7 @@ fn env(runner: &mut Table<'_, '_>, known: &Known<'_>) -> BTreeMap<String, String
                 fix,
             ));
         }
-        warn_of_own_variable(&mut table, &name, &entry);
+        warn_about_own_variable(&mut table, &name, &entry);
         known.refuse_shared(&mut table, "env", &entry);
         if let Some(value) = entry.value {
             env.insert(name, value);

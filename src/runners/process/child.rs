@@ -160,6 +160,16 @@ impl Process {
         }
     }
 
+    /// Sends a signal to the process alone, as long as its id is certainly ours. A stopped process continues, so that it
+    /// sees the signal.
+    pub(in crate::runners) fn signal_leader(&self, signal: Signal) {
+        if let ChildState::Reaped(_) = self.state {
+            return;
+        }
+        let _ = kill(self.pid, signal);
+        let _ = kill(self.pid, Signal::SIGCONT);
+    }
+
     /// Kills what is left of the group and of the cgroup, and reaps the child.
     pub(in crate::runners) fn finish(mut self) -> ChildExit {
         self.signal(Signal::SIGKILL);
@@ -211,7 +221,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn ends_the_whole_group_also_where_there_is_no_pidfd() {
+    async fn ends_the_whole_group_also_without_pidfd() {
         let mut command = Command::new("sh");
         command
             .args(["-c", "sleep 1000 & exit 3"])

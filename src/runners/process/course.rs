@@ -19,9 +19,9 @@ pub(in crate::runners) enum CourseEvent {
     Exited,
     /// Both output pipes are at their end.
     OutputEnded,
-    /// The supervisor wants the job to end with grace.
+    /// The supervisor ends the job with grace.
     StopAsked,
-    /// The supervisor wants the job to end now.
+    /// The supervisor ends the job at once.
     KillAsked,
     /// The timer of the last action has run out. The first timer is the job's timeout.
     TimeUp,
@@ -207,7 +207,7 @@ mod tests {
             // What ended by itself was not stopped by us.
             (&[Exited, StopAsked, TimeUp], &[LINGERS, Wait, Finish], None),
             (&[Exited, KillAsked], &[LINGERS, Finish], None),
-            // One that does not even die of a KILL is let go.
+            // A process that does not end even after a KILL is abandoned.
             (&[KillAsked, TimeUp], &[KILL, Finish], Some(EndCause::Stop)),
         ];
         for (events, steps, cause) in table {

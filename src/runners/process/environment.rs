@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn passes_only_what_is_listed_and_lets_the_pool_have_the_last_word() {
+    fn passes_only_listed_variables_and_those_of_the_pool_win() {
         let mut settings = ExecSettings::new(["true"]);
         settings.env_pass = vec!["PASSED".into(), "MISSING".into()];
         settings.env = [("PATH".to_owned(), "/opt".to_owned())].into();
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_our_home_from_another_user_unless_the_pool_passes_it() {
+    fn a_job_of_another_user_does_not_get_our_home_unless_the_pool_passes_it() {
         let names = |settings: &ExecSettings| -> Vec<_> {
             let environment = Environment::with(settings, |name| Some(name.into()));
             let names = environment.variables.into_iter().map(|(name, _)| name);

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn each_end_but_a_good_one_carries_the_last_of_standard_error() {
+    fn each_end_except_success_has_the_last_lines_of_standard_error() {
         let codes = [0, 1, 65, 75, 126].map(|code| Some(Exit::Code(code)));
         for exit in codes.into_iter().chain([Some(Exit::Signal(9)), None]) {
             let end = job_end(exit, None, TIMEOUT, Some("last words".to_owned()));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_refuses_itself_says_why_on_its_last_line() {
+    fn a_rejected_job_gives_the_reason_on_its_last_line() {
         assert_eq!(
             rejection(Some("reading\nno such image \n\n")),
             "refused by the job (exit code 65): no such image"

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn cuts_what_is_nested_too_deep() {
+    fn cuts_values_that_are_nested_too_deep() {
         let list: fn(HeaderValue) -> HeaderValue = |inner| HeaderValue::List(vec![inner]);
         let table: fn(HeaderValue) -> HeaderValue =
             |inner| HeaderValue::Table(Headers::from([("in".to_owned(), inner)]));

@@ -9,6 +9,7 @@ mod course;
 mod environment;
 mod exit;
 mod header_json;
+mod interrupts;
 mod output;
 pub(crate) mod program;
 pub(crate) mod rights;
@@ -26,6 +27,7 @@ pub(in crate::runners) use self::{
     environment::Environment,
     exit::{Exit, job_end, signal_name},
     header_json::is_whole_in_json,
+    interrupts::Interrupts,
     output::{JobLog, Log, OutputReader, OutputStream},
     start::{Launch, ProcessReuse, SpawnError},
     stdout::Stdout,

@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_what_it_is_fed_as_it_takes_what_it_reads() {
+    fn fed_bytes_give_the_same_result_as_read_bytes() {
         let text = [
             b"one\n".to_vec(),
             vec![b'x'; 10 * LINE_CAP],
@@ -350,14 +350,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn reads_on_beyond_the_cap_of_a_stream_and_says_once_what_was_dropped() {
+    async fn keeps_reading_beyond_the_limit_of_a_stream_and_reports_once_what_was_dropped() {
         let line = [[b'x'; 1023].as_slice(), b"\n"].concat();
         let (seen, tail) = seen(pieces(
             [line.repeat(3000), b"the end\n".to_vec()].concat(),
             4096,
         ))
         .await;
-        // Each of 1023 bytes and what the log adds to it.
+        // Each line has 1023 bytes, plus the bytes that the log adds.
         let logged = 1024 * 1024 / (1023 + 256);
         assert_eq!(seen.lines.len(), logged);
         assert_eq!(seen.dropped, [(3000 - logged as u64) * 1024 + 8]);
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn counts_what_a_line_costs_in_the_log_and_not_its_text_alone() {
+    async fn counts_the_length_of_the_whole_log_line_and_not_only_its_text() {
         for (line, cost) in [
             ("short\n", 256 + 5),
             ("\n", 256),
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keeps_the_last_of_what_was_written() {
+    async fn keeps_the_last_part_of_the_output() {
         assert_eq!(seen(&b""[..]).await.1, None);
         assert_eq!(seen(&b" \n\n"[..]).await.1, None);
         assert_eq!(seen(&b"why\n"[..]).await.1.as_deref(), Some("why"));

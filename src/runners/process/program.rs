@@ -40,6 +40,11 @@ pub(crate) fn inspect(exec: &ExecSettings, refuse: &mut Refuse<'_>) {
     }
 }
 
+/// Whether the program of a command can be run.
+pub(super) fn is_there(exec: &ExecSettings) -> bool {
+    find_program(exec).is_ok()
+}
+
 /// The command as an array of words, if it is one string with several words.
 fn one_word(exec: &ExecSettings) -> Option<String> {
     let [line] = exec.command.as_slice() else {

@@ -170,7 +170,7 @@ fn inspect_cgroup(
         }
     };
     let ours: Vec<_> = [Pid::this()].into_iter().chain(guard).collect();
-    let strangers = home.strangers(&ours);
+    let others = home.other_processes(&ours);
     for (key, _, controller) in wanted.into_iter().filter(|(_, is_wanted, _)| *is_wanted) {
         let (name, dir) = (controller.name(), home.dir.display());
         if !home.has(controller) {
@@ -185,10 +185,10 @@ fn inspect_cgroup(
                      systemd.unified_cgroup_hierarchy=1 or cgroup_no_v1={name}"
                 ),
             );
-        } else if let Some(stranger) = strangers.first() {
+        } else if let Some(other) = others.first() {
             refuse(
                 key,
-                format!("a limit that needs a cgroup of our own, but process {stranger} is in {dir} too"),
+                format!("a limit that needs a cgroup of our own, but process {other} is in {dir} too"),
                 "start tidegate in a cgroup of its own: as a service with Delegate=yes, or by systemd-run --scope -p \
                  Delegate=yes"
                     .to_owned(),
@@ -202,7 +202,7 @@ fn fix_for(none: &NoCgroupHome) -> &'static str {
         NoCgroupHome::NoHierarchy => {
             "mount one (mount -t cgroup2 none /sys/fs/cgroup), or boot with systemd.unified_cgroup_hierarchy=1"
         }
-        NoCgroupHome::OutOfSight(_) | NoCgroupHome::NotWritable(_) => {
+        NoCgroupHome::NotVisible(_) | NoCgroupHome::NotWritable(_) => {
             "write Delegate=yes into tidegate's systemd unit, or run it as root; a container needs /sys/fs/cgroup \
              mounted writable"
         }
@@ -215,7 +215,7 @@ mod tests {
     use super::*;
     use crate::host::limits::Cores;
 
-    /// What is refused of these limits, each as key, found and fix.
+    /// The refusals of these limits, each as key, found and fix.
     fn refused(
         limits: &Limits,
         may: bool,
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn asks_for_root_where_only_root_can_give_it() {
+    fn a_limit_that_only_root_can_set_is_an_error_without_root() {
         let mut limits = Limits {
             user: Some("daemon".into()),
             nice: Some(-20),
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn says_who_and_what_is_not_there() {
+    fn names_the_user_or_group_that_does_not_exist() {
         let limits = |user: Option<&str>, group: Option<&str>| Limits {
             user: user.map(str::to_owned),
             group: group.map(str::to_owned),
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn names_each_limit_that_takes_a_cgroup_where_there_is_none() {
+    fn names_each_limit_that_needs_a_cgroup_if_there_is_none() {
         let limits = Limits {
             memory_max: Some(1),
             cpu_max: Some(Cores::from_thousandths(500)),
@@ -312,7 +312,7 @@ mod tests {
         let every = ["memory_max", "cpu_max", "pids_max", "cgroup"];
         for none in [
             NoCgroupHome::NoHierarchy,
-            NoCgroupHome::OutOfSight("/x".into()),
+            NoCgroupHome::NotVisible("/x".into()),
             NoCgroupHome::NotWritable("/x".into()),
             NoCgroupHome::NotDelegated("/x".into()),
         ] {

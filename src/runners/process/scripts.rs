@@ -1,7 +1,7 @@
 //! Finds commands whose interpreter is given a script that does not exist.
 
-use super::ExecSettings;
-use crate::{config::problem::Refuse, runners::keys::base_name};
+use super::{ExecSettings, program};
+use crate::config::problem::Refuse;
 
 /// Programs whose first argument is a script, and the options with which they run something else.
 const INTERPRETERS: [(&str, &[&str]); 9] = [
@@ -20,7 +20,7 @@ const INTERPRETERS: [(&str, &[&str]); 9] = [
 /// extension.
 const FINDERS: [&str; 4] = ["node", "deno", "bun", "lua"];
 
-/// Programs that start another one.
+/// Programs that start another program.
 const WRAPPERS: [&str; 8] = [
     "env", "nice", "ionice", "nohup", "setsid", "stdbuf", "timeout", "exec",
 ];
@@ -41,13 +41,14 @@ pub(crate) fn suspect(exec: &ExecSettings, refuse: &mut Refuse<'_>) {
 
 /// The missing script, as the command names it.
 fn missing_script(exec: &ExecSettings) -> Option<&str> {
-    let script = script(&exec.command)?;
+    let script = script(&exec.command, program::is_there(exec))?;
     let base = exec.working_dir.clone().unwrap_or_default();
     (!base.join(script).exists()).then_some(script)
 }
 
-/// The word of a command that looks like a script.
-fn script(command: &[String]) -> Option<&str> {
+/// The word of a command that looks like a script. A program that is not there may be the misspelled name of an
+/// interpreter.
+fn script(command: &[String], program_is_there: bool) -> Option<&str> {
     let mut words = command.iter().map(String::as_str);
     let program = words.find(|word| !is_before_a_program(word))?;
     let name = base_name(program).trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
@@ -68,7 +69,7 @@ fn script(command: &[String]) -> Option<&str> {
             .is_some_and(|(_, extension)| EXTENSIONS.contains(&extension));
         let is_script = match interpreter {
             Some(_) => has_extension || !word.contains(char::is_whitespace),
-            None => has_extension && FINDERS.contains(&name),
+            None => has_extension && (FINDERS.contains(&name) || !program_is_there),
         };
         // A word of `deno run a.ts`.
         if !is_script && FINDERS.contains(&name) && !has_extension {
@@ -89,12 +90,17 @@ fn is_before_a_program(word: &str) -> bool {
         || (!is_amount.is_empty() && is_amount.chars().all(|c| c.is_ascii_digit() || c == '.'))
 }
 
+/// The name of a program without its folder.
+pub(crate) fn base_name(program: &str) -> &str {
+    program.rsplit_once('/').map_or(program, |(_, name)| name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn finds_what_an_interpreter_is_to_run() {
+    fn finds_the_script_that_an_interpreter_runs() {
         for (command, expected) in [
             ("python3 thumb.py", Some("thumb.py")),
             ("/usr/bin/python3.11 -u thumb.py --size 3", Some("thumb.py")),
@@ -114,7 +120,14 @@ mod tests {
             ("env", None),
         ] {
             let words: Vec<String> = command.split(' ').map(str::to_owned).collect();
-            assert_eq!(script(&words), expected, "{command}");
+            assert_eq!(script(&words, true), expected, "{command}");
+        }
+        for (command, expected) in [
+            ("pyhton3 -u thumb.py", Some("thumb.py")),
+            ("pyhton3 thumb", None),
+        ] {
+            let words: Vec<String> = command.split(' ').map(str::to_owned).collect();
+            assert_eq!(script(&words, false), expected, "{command}");
         }
     }
 }

@@ -364,7 +364,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn explains_what_the_system_lacks() {
+    fn explains_what_is_missing_on_the_system() {
         let table = [
             (Errno::EAGAIN, "true: the limit of processes is reached"),
             (Errno::ENOMEM, "true: not enough memory"),
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_along_the_path_for_a_name_only() {
+    fn searches_the_path_only_for_a_bare_name() {
         let found = |program, path: &str| locate(program, Some(OsStr::new(path))).into_owned();
         assert_eq!(
             found("sh", "/no/such/folder:/bin:/usr/bin"),
@@ -397,7 +397,7 @@ mod tests {
             found("no-such-program-at-all", "/bin"),
             Path::new("no-such-program-at-all")
         );
-        // What a relative folder holds is known only where the job starts.
+        // The content of a relative folder is known only when the job starts.
         assert_eq!(found("sh", "folder:/bin"), Path::new("sh"));
         assert_eq!(found("sh", ":/bin"), Path::new("sh"));
         // A folder of that name is not it.

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn keeps_an_answer_whole_and_one_byte_of_what_is_too_long() {
+    async fn keeps_a_whole_answer_and_one_byte_more_of_one_that_is_too_long() {
         for (length, kept) in [(0, 0), (9, 9), (10, 10), (11, 11), (100_000, 11)] {
             let text = vec![b'x'; length];
             let mut answer = CapturedOutput::new(10);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn reads_on_beyond_what_it_keeps() {
+    async fn keeps_reading_beyond_what_it_stores() {
         let (reader, mut writer) = io::duplex(64);
         let written = tokio::spawn(async move {
             io::AsyncWriteExt::write_all(&mut writer, &[b'x'; 100_000]).await

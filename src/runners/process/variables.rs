@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_the_job_all_of_its_message_but_the_body() {
+    fn the_job_gets_all_of_its_message_except_the_body() {
         let told = variables(Message {
             routing_key: "key\nof two lines".into(),
             redelivered: true,
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_every_variable_where_the_message_says_nothing() {
+    fn sets_every_variable_if_the_message_has_no_value_for_it() {
         let told = variables(Message::default());
         assert_eq!(told["TIDEGATE_JOB_ID"], "made-up");
         assert_eq!(told["TIDEGATE_REDELIVERED"], "false");
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_of_a_copy_where_its_message_was_first_published_to() {
+    fn for_a_copy_it_reports_where_the_message_was_first_published() {
         let copy = |exchange: &str| Message {
             exchange: exchange.into(),
             routing_key: "thumbnails".into(),
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(told["TIDEGATE_ROUTING_KEY"], "thumbnails");
     }
 
-    /// The page that users look them up on.
+    /// The documentation page for users.
     #[test]
     fn every_variable_is_documented() {
         let page = include_str!("../../../docs/jobs.md");
@@ -256,13 +256,13 @@ mod tests {
     }
 
     #[test]
-    fn leaves_out_what_does_not_fit_and_says_so() {
+    fn omits_variables_that_do_not_fit_and_names_them() {
         let told = variables(with_header("x".repeat(130 * 1024)));
         assert!(!told.contains_key("TIDEGATE_HEADERS"));
         assert_eq!(told["TIDEGATE_TRUNCATED"], "1");
         assert_eq!(told["TIDEGATE_JOB_ID"], "made-up");
 
-        // NULs grow when they are replaced: it is what the process is given that counts.
+        // A NUL becomes longer when it is replaced: the replaced value counts.
         let told = variables(Message {
             routing_key: "\0".repeat(BUDGET / 2),
             ..with_header(1)
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_the_job_that_a_copy_left_headers_behind() {
+    fn the_job_is_told_which_headers_a_copy_dropped() {
         let dropped = HeaderValue::List(vec![HeaderValue::from("h")]);
         let told = variables(Message {
             headers: Headers::from([("x-tidegate-dropped-headers".to_owned(), dropped)]),
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_the_job_that_headers_are_nested_deeper_than_it_is_told() {
+    fn the_job_is_told_that_deeply_nested_headers_were_cut() {
         let nested = |levels| (0..levels).fold(1.into(), |inner, _| HeaderValue::List(vec![inner]));
         assert!(!variables(with_header(nested(15))).contains_key("TIDEGATE_TRUNCATED"));
         let told = variables(with_header(nested(16)));

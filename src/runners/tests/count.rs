@@ -23,7 +23,7 @@ pub(super) static KIND: RunnerKind = RunnerKind {
         takes: &["timeout", "env"],
         command: CommandUse::Arguments,
         grace_key: None,
-        notes: &[("timeout", "Of `count`, nobody looks at it.")],
+        notes: &[("timeout", "`count` ignores it.")],
     },
     keys,
 };

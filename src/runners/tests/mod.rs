@@ -1,4 +1,4 @@
-//! The registry: what a kind brings, and that one more touches no other.
+//! The registry: what a kind provides, and that a new kind changes no other kind.
 
 mod count;
 
@@ -66,7 +66,7 @@ fn a_new_kinds_keys_are_known_to_every_pool() {
     let count = |keys: &str| fixes(&WITH_COUNT, &format!("kind = \"count\"\n{keys}"));
     let exec = |keys: &str| fixes(&WITH_COUNT, &format!("command = [\"true\"]\n{keys}"));
     let table = [
-        // Its own, and what is wrong with them, alone and beside others.
+        // Its own keys, and their problems, alone and together with others.
         (
             count("from = 1001"),
             "from: write a whole number from 0 to 1000",
@@ -125,7 +125,7 @@ fn a_new_kinds_keys_are_known_to_every_pool() {
 }
 
 #[test]
-fn entries_of_the_registry_make_sense() {
+fn entries_of_the_registry_are_consistent() {
     for (at, kind) in WITH_COUNT.iter().enumerate() {
         let facts = &kind.facts;
         let mut others = WITH_COUNT[..at].iter();

@@ -6,8 +6,8 @@ use super::{WarmManager, WarmSettings};
 use crate::{
     builder::Pool,
     config::{
-        policy::MAX_WORKERS,
         schema::{Key, Size, Span, WholeNumber},
+        settings::MAX_WORKERS,
     },
     host::instance::Instance,
     runner::RunnerManager,
@@ -78,6 +78,7 @@ impl Pool {
 
 /// The keys of `warm` alone.
 struct WarmKeys {
+    concurrency: Option<u32>,
     start_timeout: Option<Duration>,
     max_jobs: Option<u32>,
     max_age: Option<Duration>,
@@ -89,6 +90,14 @@ struct WarmKeys {
 impl WarmKeys {
     fn read(own: &mut OwnKeys<'_, '_, '_>) -> Self {
         let time = || Span::from(Duration::from_millis(1));
+        let concurrency = own.optional(
+            "concurrency",
+            "Of `warm`: jobs that one process may hold at a time, such as tasks of an event loop or threads. Each counts as \
+            a runner and needs a worker. The process uses version 2 of the protocol, and says how many it takes. When \
+            absent, 1.",
+            WholeNumber(1..=10_000),
+            "10",
+        );
         let start_timeout = own.optional(
             "start_timeout",
             "Of `warm`: how long a process may take to report that it is ready. When absent, 30s.",
@@ -98,7 +107,8 @@ impl WarmKeys {
         let max_jobs = own.optional(
             "max_jobs",
             "Of `warm`: jobs after which a process is replaced, or up to a quarter earlier, so that processes that \
-            started together do not end together. When absent, no limit. This also holds for the next three keys.",
+            started together do not end together. When absent, no limit. The next three keys are also without limit \
+            when absent.",
             WholeNumber(1..=1_000_000_000),
             "1000",
         );
@@ -129,6 +139,7 @@ impl WarmKeys {
             "2",
         );
         Self {
+            concurrency: concurrency.value,
             start_timeout: start_timeout.value,
             max_jobs: max_jobs.value,
             max_age: max_age.value,
@@ -142,6 +153,7 @@ impl WarmKeys {
         let default = WarmSettings::new([""]);
         WarmSettings {
             process,
+            concurrency: self.concurrency.unwrap_or(default.concurrency),
             start_timeout: self.start_timeout.unwrap_or(default.start_timeout),
             max_jobs: self.max_jobs,
             max_age: self.max_age,

@@ -13,7 +13,7 @@ use tidegate_core::text::{duration, first_chars};
 use super::{
     WarmSettings,
     lines::{Lines, NoLine},
-    protocol::{self, RunnerMessage, VERSION},
+    protocol::{self, ONE_AT_A_TIME, RunnerMessage, WITH_SLOTS},
 };
 use crate::{
     decide::{JobId, PoolName},
@@ -35,6 +35,8 @@ pub(super) struct Link {
     pub(super) lines: Lines,
     pub(super) stderr: ChildStderr,
     pub(super) log: OutputReader<RunnerLog>,
+    /// How many jobs it takes at a time, in version 2 of the protocol. `None` in version 1: one job.
+    pub(super) slots: Option<u32>,
 }
 
 /// How a process is ended.
@@ -50,7 +52,7 @@ pub(super) enum StopMode {
 }
 
 /// How a process ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct End {
     /// `None` if it does not end even after a KILL.
     status: Option<ExitStatus>,
@@ -81,9 +83,15 @@ impl Link {
         request: &CreateRunner,
     ) -> Result<Self, StartError> {
         let launch = Launch::new(&settings.process, environment, ProcessReuse::Yes)?;
+        let concurrency = settings.concurrency.max(1);
+        let protocol = match concurrency {
+            1 => ONE_AT_A_TIME,
+            _ => WITH_SLOTS,
+        };
         let variables = [
             ("TIDEGATE_POOL", request.pool.as_str().into()),
-            ("TIDEGATE_PROTOCOL", VERSION.to_string().into()),
+            ("TIDEGATE_PROTOCOL", protocol.to_string().into()),
+            ("TIDEGATE_CONCURRENCY", concurrency.to_string().into()),
         ];
         let spawned = launch.spawn(variables).await;
         let (process, pipes) = spawned.map_err(|error| launch.error(error))?;
@@ -103,22 +111,26 @@ impl Link {
             lines: Lines::new(stdout),
             stderr,
             log: OutputReader::new(OutputStream::Stderr, log),
+            slots: None,
         };
         let limit = settings.start_timeout.min(FOREVER);
-        let trouble = match timeout(limit, link.until_ready()).await {
-            Ok(Ok(())) => return Ok(link),
-            Ok(Err(trouble)) => trouble,
+        let problem = match timeout(limit, link.until_ready(concurrency)).await {
+            Ok(Ok(slots)) => {
+                link.slots = slots;
+                return Ok(link);
+            }
+            Ok(Err(problem)) => problem,
             Err(_) => Some(format!(
                 "did not report that it is ready within {}",
                 duration(settings.start_timeout)
             )),
         };
-        let how = match trouble {
+        let how = match problem {
             Some(_) => StopMode::Forced,
             None => StopMode::Expected,
         };
         let end = link.end(how).await;
-        let trouble = trouble.unwrap_or_else(|| {
+        let problem = problem.unwrap_or_else(|| {
             let ended = end.in_words("closed its standard output");
             format!("{ended} before it was ready")
         });
@@ -126,15 +138,16 @@ impl Link {
         let program = settings.process.command.first().map_or("", String::as_str);
         Err(StartError {
             what: match last_words {
-                Some(line) => format!("{program}: {trouble}: {}", Escaped(line)),
-                None => format!("{program}: {trouble}"),
+                Some(line) => format!("{program}: {problem}: {}", Escaped(line)),
+                None => format!("{program}: {problem}"),
             },
             source: None,
         })
     }
 
-    /// Waits for the first line. The error is `None` if the process ended: then the way it ended is the reason.
-    async fn until_ready(&mut self) -> Result<(), Option<String>> {
+    /// Waits for the first line, and returns how many jobs the process takes at a time, if it uses version 2. The error is
+    /// `None` if the process ended: then the way it ended is the reason.
+    async fn until_ready(&mut self, concurrency: u32) -> Result<Option<u32>, Option<String>> {
         let Self {
             process,
             lines,
@@ -157,10 +170,26 @@ impl Link {
             Err(NoLine::TooLong) => return Err(Some("wrote a line without an end".to_owned())),
         };
         match protocol::parse(&line)? {
-            RunnerMessage::Ready { protocol: VERSION } => Ok(()),
-            RunnerMessage::Ready { protocol } => Err(Some(format!(
-                "uses version {protocol} of the protocol instead of version {VERSION}"
-            ))),
+            RunnerMessage::Ready {
+                protocol: ONE_AT_A_TIME,
+                ..
+            } => Ok(None),
+            RunnerMessage::Ready {
+                protocol: WITH_SLOTS,
+                concurrency: announced,
+            } if concurrency > 1 => match announced {
+                Some(0) => Err(Some("takes no job: its concurrency is 0".to_owned())),
+                announced => Ok(Some(announced.unwrap_or(1).min(concurrency))),
+            },
+            RunnerMessage::Ready { protocol, .. } => {
+                let spoken = match concurrency {
+                    1 => "version 1",
+                    _ => "version 1 or 2",
+                };
+                Err(Some(format!(
+                    "uses version {protocol} of the protocol instead of {spoken}"
+                )))
+            }
             RunnerMessage::Progress { .. } | RunnerMessage::RunnerAnswer { .. } => {
                 Err(Some(format!(
                     "did not begin with a ready line: {}",
@@ -171,7 +200,7 @@ impl Link {
     }
 
     /// The reason why it can take no other job, if there is one. Called between two jobs. Also reads its log.
-    pub(super) fn trouble(&mut self) -> Option<String> {
+    pub(super) fn problem(&mut self) -> Option<String> {
         self.log.drain_now(&self.stderr);
         match self.lines.unexpected() {
             Some(Ok(line)) => Some(unasked(line)),
@@ -189,11 +218,12 @@ impl Link {
             lines,
             stderr,
             mut log,
+            ..
         } = self;
-        let (patience, stdin) = match how {
-            StopMode::Polite(patience) => {
+        let (time_limit, stdin) = match how {
+            StopMode::Polite(time_limit) => {
                 drop(stdin);
-                (patience, None)
+                (time_limit, None)
             }
             StopMode::Expected => (LINGER, Some(stdin)),
             StopMode::Forced => (Duration::ZERO, Some(stdin)),
@@ -203,7 +233,7 @@ impl Link {
                 tokio::join!(lines.discard(), log.drain(stderr));
             });
             let mut reading = true;
-            let mut timer = std::pin::pin!(sleep(patience.min(FOREVER)));
+            let mut timer = std::pin::pin!(sleep(time_limit.min(FOREVER)));
             let by_itself = loop {
                 tokio::select! {
                     biased;
@@ -229,7 +259,7 @@ impl Link {
         } = process.finish();
         if status.is_none() {
             let pool = &log.log().pool;
-            tracing::warn!(%pool, "a warm runner's process does not end after a KILL");
+            tracing::warn!(%pool, "a warm runner's process does not end after KILL");
         }
         End {
             status,
@@ -275,7 +305,7 @@ pub(super) fn unasked(line: &[u8]) -> String {
             )
         }
         Ok(RunnerMessage::Ready { .. }) => "reported again that it is ready".to_owned(),
-        Err(trouble) => trouble,
+        Err(problem) => problem,
     }
 }
 

@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use super::{
     WarmSettings,
     link::{Link, StopMode},
+    shared::WarmShared,
+    slots::{Taken, WarmSlot},
     talk::{TalkOutcome, talk},
     wear::ProcessUsage,
 };
@@ -16,7 +18,6 @@ use crate::{
         CleanupReport, CreateRunner, Job, JobControl, JobEnd, JobTimes, Retirement, RunReport,
         Runner, RunnerManager, StartError,
     },
-    runners::process::Environment,
 };
 
 /// Runs jobs in processes that serve one job after another. The documentation of [`warm`](crate::runners::warm)
@@ -25,19 +26,11 @@ pub struct WarmManager {
     shared: Arc<WarmShared>,
 }
 
-struct WarmShared {
-    settings: WarmSettings,
-    environment: Environment,
-}
-
 impl WarmManager {
     /// A manager for this command. Reads the supervisor's own environment once, here.
     pub fn new(settings: WarmSettings) -> Self {
         Self {
-            shared: Arc::new(WarmShared {
-                environment: Environment::new(&settings.process),
-                settings,
-            }),
+            shared: Arc::new(WarmShared::new(settings)),
         }
     }
 }
@@ -79,7 +72,20 @@ impl RunnerManager for WarmManager {
     }
 
     async fn create(&self, request: CreateRunner) -> Result<Box<dyn Runner>, StartError> {
-        let up = ReadyProcess::start(&self.shared, &request).await?;
+        let shared = &self.shared;
+        let up = if shared.settings.concurrency > 1 {
+            match shared.take(&request).await? {
+                Taken::Slot(held) => {
+                    return Ok(Box::new(WarmSlot::new(Arc::clone(shared), request, held)));
+                }
+                Taken::Single(link) => {
+                    shared.warn_of_single(&request);
+                    ReadyProcess::new(shared, link)
+                }
+            }
+        } else {
+            ReadyProcess::start(shared, &request).await?
+        };
         Ok(Box::new(WarmRunner {
             shared: Arc::clone(&self.shared),
             request,
@@ -105,22 +111,25 @@ struct ReadyProcess {
 
 impl ReadyProcess {
     /// The reason why it can take no other job, if there is one.
-    fn trouble(&mut self) -> Option<String> {
-        let trouble = self.link.trouble();
-        self.looked_at = trouble.is_none();
-        trouble
+    fn problem(&mut self) -> Option<String> {
+        let problem = self.link.problem();
+        self.looked_at = problem.is_none();
+        problem
     }
 }
 
 impl ReadyProcess {
     async fn start(shared: &WarmShared, request: &CreateRunner) -> Result<Self, StartError> {
-        let link = Link::start(&shared.settings, &shared.environment, request).await?;
+        Ok(Self::new(shared, shared.start(request).await?))
+    }
+
+    fn new(shared: &WarmShared, link: Box<Link>) -> Self {
         let wear = ProcessUsage::new(&shared.settings, rand::random());
-        Ok(Self {
-            link: Box::new(link),
+        Self {
+            link,
             wear,
             looked_at: true,
-        })
+        }
     }
 }
 
@@ -135,9 +144,9 @@ impl WarmRunner {
             let mut fit = self.up.take();
             // Usually the pool has just checked the process.
             if let Some(up) = fit.as_mut().filter(|up| !up.looked_at)
-                && let Some(trouble) = up.trouble()
+                && let Some(problem) = up.problem()
             {
-                self.warn(&trouble);
+                self.warn(&problem);
                 fit = None;
             }
             let up = match fit {
@@ -161,18 +170,18 @@ impl WarmRunner {
                 }
                 TalkOutcome::Gone(end) => return end,
                 TalkOutcome::NotTaken(end) => {
-                    let trouble = format!(
+                    let problem = format!(
                         "{} before it took its job",
                         end.in_words("closed its standard input or output")
                     );
                     if replaced {
                         let program = settings.command.first().map_or("", String::as_str);
                         return JobEnd::NotStarted(StartError {
-                            what: format!("{program}: {trouble}, and so did the next process"),
+                            what: format!("{program}: {problem}, and so did the next process"),
                             source: None,
                         });
                     }
-                    self.warn(&trouble);
+                    self.warn(&problem);
                     replaced = true;
                 }
             }
@@ -189,11 +198,11 @@ impl WarmRunner {
         }
     }
 
-    fn warn(&self, trouble: &str) {
+    fn warn(&self, problem: &str) {
         tracing::warn!(
             pool = %self.request.pool,
             runner.id = %self.request.id,
-            error = trouble,
+            error = problem,
             "warm runner lost between two jobs"
         );
     }
@@ -215,11 +224,11 @@ impl Runner for WarmRunner {
     }
 
     fn is_alive(&mut self) -> bool {
-        let trouble = self.up.as_mut().map(ReadyProcess::trouble);
-        match trouble {
+        let problem = self.up.as_mut().map(ReadyProcess::problem);
+        match problem {
             Some(None) => true,
-            Some(Some(trouble)) => {
-                self.warn(&trouble);
+            Some(Some(problem)) => {
+                self.warn(&problem);
                 false
             }
             None => false,
@@ -233,8 +242,8 @@ impl Runner for WarmRunner {
 
     async fn stop(self: Box<Self>) {
         if let Some(up) = self.up {
-            let patience = self.shared.settings.process.kill_grace;
-            up.link.end(StopMode::Polite(patience)).await;
+            let time_limit = self.shared.settings.process.kill_grace;
+            up.link.end(StopMode::Polite(time_limit)).await;
         }
     }
 }

@@ -26,6 +26,8 @@ mod manager;
 mod memory;
 mod protocol;
 mod settings;
+mod shared;
+mod slots;
 mod talk;
 mod wear;
 

@@ -13,14 +13,18 @@ use serde::{Deserialize, Deserializer, Serialize, de::Visitor};
 use serde_json::{Value, ser::Formatter, value::RawValue};
 
 use crate::{
+    decide::JobId,
     runner::{Job, Reply},
     runners::process::{Escaped, headers_to_json, is_whole_in_json},
     settle::lacks_headers,
 };
-use tidegate_core::text::first_bytes;
+use tidegate_core::text::{counted, first_bytes};
 
-/// The version of the protocol.
-pub(super) const VERSION: u64 = 1;
+/// The version of the protocol for processes that have one job at a time.
+pub(super) const ONE_AT_A_TIME: u64 = 1;
+
+/// The version of the protocol for processes that have several jobs at a time, each in a slot.
+pub(super) const WITH_SLOTS: u64 = 2;
 
 /// Bytes of a stray line that are shown.
 const SHOWN: usize = 200;
@@ -32,12 +36,23 @@ const ERROR_CAP: usize = 2 * 1024;
 #[derive(Debug, PartialEq)]
 pub(super) enum RunnerMessage {
     /// It can take a job, and uses this version of the protocol.
-    Ready { protocol: u64 },
-    /// It is still at work on this job.
-    Progress { id: String, progress: Value },
-    /// The result of this job, and whether the runner wants to end now.
+    Ready {
+        protocol: u64,
+        /// How many jobs it takes at a time, if it says so.
+        concurrency: Option<u32>,
+    },
+    /// It still works on this job.
+    Progress {
+        id: String,
+        /// The job's slot. Absent in version 1.
+        slot: Option<u32>,
+        progress: Value,
+    },
+    /// The result of this job, and whether the runner asks to end now.
     RunnerAnswer {
         id: String,
+        /// The job's slot. Absent in version 1.
+        slot: Option<u32>,
         answer: RunnerAnswer,
         last: bool,
     },
@@ -52,11 +67,13 @@ pub(super) enum RunnerAnswer {
     Failed { error: Option<String> },
 }
 
-/// The job as a line, with its newline.
-pub(super) fn job_line(job: &Job) -> Vec<u8> {
+/// The job as a line, with its newline. `slot` is given in version 2.
+pub(super) fn job_line(job: &Job, slot: Option<u32>) -> Vec<u8> {
     #[derive(Serialize)]
     struct JobLine<'a> {
         id: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        slot: Option<u32>,
         attempt: u32,
         pool: &'a str,
         queue: &'a str,
@@ -86,6 +103,7 @@ pub(super) fn job_line(job: &Job) -> Vec<u8> {
     let text = std::str::from_utf8(job.body()).ok();
     let line = JobLine {
         id: job.id().as_str(),
+        slot,
         attempt: job.attempt(),
         pool: job.pool().as_str(),
         queue: job.queue().as_str(),
@@ -111,10 +129,31 @@ pub(super) fn job_line(job: &Job) -> Vec<u8> {
             None => Some(BASE64_STANDARD.encode(job.body())),
         },
     };
-    let mut bytes = Vec::with_capacity(job.body().len() + 512);
+    one_line(&line, job.body().len() + 512)
+}
+
+/// Tells a process to stop the job in this slot. Version 2.
+pub(super) fn stop_line(id: &JobId, slot: u32) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct StopLine<'a> {
+        id: &'a str,
+        slot: u32,
+        stop: bool,
+    }
+    let line = StopLine {
+        id: id.as_str(),
+        slot,
+        stop: true,
+    };
+    one_line(&line, 128)
+}
+
+/// `line` as JSON, with a newline. `room` is about its length, in bytes.
+fn one_line(line: &impl Serialize, room: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(room);
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, OneLine);
     line.serialize(&mut serializer)
-        .expect("text and numbers are always JSON, and memory takes them all");
+        .expect("text and numbers can always be written as JSON into memory");
     bytes.push(b'\n');
     bytes
 }
@@ -147,6 +186,8 @@ pub(super) fn parse(line: &[u8]) -> Result<RunnerMessage, String> {
     struct AnswerLine<'a> {
         ready: Option<bool>,
         protocol: Option<u64>,
+        concurrency: Option<u32>,
+        slot: Option<u32>,
         id: Option<String>,
         outcome: Option<String>,
         delay: Option<f64>,
@@ -173,15 +214,19 @@ pub(super) fn parse(line: &[u8]) -> Result<RunnerMessage, String> {
     };
     if said.ready == Some(true) {
         return match said.protocol {
-            Some(protocol) => Ok(RunnerMessage::Ready { protocol }),
+            Some(protocol) => Ok(RunnerMessage::Ready {
+                protocol,
+                concurrency: said.concurrency,
+            }),
             None => Err(wrong("that says ready without its protocol version")),
         };
     }
     let Some(id) = said.id else {
         return Err(stray(line));
     };
+    let slot = said.slot;
     let answer = match (said.outcome.as_deref(), said.progress) {
-        (None, Some(progress)) => return Ok(RunnerMessage::Progress { id, progress }),
+        (None, Some(progress)) => return Ok(RunnerMessage::Progress { id, slot, progress }),
         (None, None) => return Err(wrong("without an outcome")),
         (Some("done"), _) => RunnerAnswer::Done {
             reply: reply(said.reply, said.reply_base64).map_err(wrong)?,
@@ -206,7 +251,12 @@ pub(super) fn parse(line: &[u8]) -> Result<RunnerMessage, String> {
         }
     };
     let last = said.last;
-    Ok(RunnerMessage::RunnerAnswer { id, answer, last })
+    Ok(RunnerMessage::RunnerAnswer {
+        id,
+        slot,
+        answer,
+        last,
+    })
 }
 
 /// Text for a person. An error may quote any bytes: invalid UTF-8, or half a pair of surrogates. The outcome is valid
@@ -244,7 +294,7 @@ fn shown(line: &[u8]) -> String {
     let escaped = Escaped(text.trim_end());
     match line.len() - start.len() {
         0 => format!("`{escaped}`"),
-        rest => format!("`{escaped}` and {rest} bytes more"),
+        rest => format!("`{escaped}` and {}", counted(rest, "more byte")),
     }
 }
 
@@ -285,11 +335,11 @@ mod tests {
         let job = Job::new("p".into(), "q".into(), Arc::new(message), 2, || {
             "made-up".into()
         });
-        String::from_utf8(job_line(&job)).expect("text")
+        String::from_utf8(job_line(&job, None)).expect("text")
     }
 
     #[test]
-    fn tells_all_of_a_job_in_one_line_that_begins_with_its_id() {
+    fn shows_a_job_in_one_line_that_begins_with_its_id() {
         let mut message = Message {
             body: "of\ntwo lines".into(),
             headers: Headers::from([("h".to_owned(), 1.into())]),
@@ -324,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_of_a_copy_where_its_message_was_first_published_to() {
+    fn for_a_copy_it_reports_where_the_message_was_first_published() {
         let told = line(Message {
             routing_key: "q".into(),
             headers: Headers::from([
@@ -339,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn says_where_a_job_is_not_told_all_of_its_headers() {
+    fn tells_the_job_if_some_headers_are_missing() {
         let truncated = |name: &str, value: HeaderValue| {
             let told = line(Message {
                 headers: Headers::from([(name.to_owned(), value)]),
@@ -365,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn sends_what_is_no_text_in_base64() {
+    fn sends_bytes_that_are_not_text_in_base64() {
         let told = line(Message {
             body: b"\xff\n".as_slice().into(),
             ..Message::default()
@@ -374,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_what_some_take_for_the_end_of_a_line() {
+    fn escapes_characters_that_some_programs_treat_as_line_ends() {
         let body = "\u{85}a\u{2028}\u{2029}\r\u{e9}\u{1f600}\u{85}";
         let told = line(Message {
             body: body.into(),
@@ -388,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_no_more_of_an_error_than_headers_can_carry() {
+    fn keeps_no_more_of_an_error_than_fits_into_headers() {
         let long = "\u{e9}".repeat(2 * ERROR_CAP);
         let answer = json!({"id": "j", "outcome": "failed", "error": long}).to_string();
         let Ok(RunnerMessage::RunnerAnswer {
@@ -435,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_may_quote_what_is_no_text() {
+    fn an_error_may_quote_bytes_that_are_not_text() {
         for error in [&br"why \udcff"[..], b"why \xff", br"why \ud83d!"] {
             let start = br#"{"id":"j","outcome":"reject","error":""#;
             let said = parse(&[start, error, br#""}"#].concat());
@@ -452,30 +502,58 @@ mod tests {
     }
 
     #[test]
-    fn takes_any_progress_and_lets_unknown_keys_be() {
+    fn accepts_any_progress_and_ignores_unknown_keys() {
         let said = parse(br#"{"id":"j","progress":{"done":1},"colour":"red"}"#);
         let progress = json!({"done": 1});
         let id = "j".to_owned();
-        assert_eq!(said, Ok(RunnerMessage::Progress { id, progress }));
+        let expected = RunnerMessage::Progress {
+            id,
+            slot: None,
+            progress,
+        };
+        assert_eq!(said, Ok(expected));
         assert!(parse(br#"{"id":"j","progress":null}"#).is_err());
     }
 
     #[test]
-    fn names_a_value_that_will_not_do() {
-        let trouble = parse(br#"{"id":7,"outcome":"done"}"#).expect_err("an error");
+    fn version_two_names_slots() {
+        let job = Job::new("p".into(), "q".into(), Arc::default(), 1, || "j".into());
+        let told = String::from_utf8(job_line(&job, Some(7))).expect("text");
         assert!(
-            trouble.starts_with("wrote a line with an invalid value (invalid type: integer `7`"),
-            "{trouble}"
+            told.starts_with(r#"{"id":"j","slot":7,"attempt":1,"#),
+            "{told}"
+        );
+        let stop = stop_line(job.id(), 7);
+        assert_eq!(stop, b"{\"id\":\"j\",\"slot\":7,\"stop\":true}\n");
+        let said = parse(br#"{"ready":true,"protocol":2,"concurrency":10}"#);
+        let ready = RunnerMessage::Ready {
+            protocol: 2,
+            concurrency: Some(10),
+        };
+        assert_eq!(said, Ok(ready));
+        let said = parse(br#"{"id":"j","slot":7,"outcome":"failed"}"#);
+        assert!(
+            matches!(said, Ok(RunnerMessage::RunnerAnswer { slot: Some(7), .. })),
+            "{said:?}"
+        );
+    }
+
+    #[test]
+    fn names_an_invalid_value() {
+        let problem = parse(br#"{"id":7,"outcome":"done"}"#).expect_err("an error");
+        assert!(
+            problem.starts_with("wrote a line with an invalid value (invalid type: integer `7`"),
+            "{problem}"
         );
         for delay in ["1e300", "-0.5"] {
             let line = format!(r#"{{"id":"j","outcome":"retry","delay":{delay}}}"#);
-            let trouble = parse(line.as_bytes()).expect_err("an error");
-            assert!(trouble.contains("not a valid time"), "{trouble}");
+            let problem = parse(line.as_bytes()).expect_err("an error");
+            assert!(problem.contains("not a valid time"), "{problem}");
         }
-        let trouble = parse(br#"{"id":"j","outcome":"done","reply_base64":"?"}"#);
-        assert!(trouble.is_err_and(|trouble| trouble.contains("not valid base64")));
-        let trouble = parse(br#"{"id":"j","outcome":"done","reply":"\udcff"}"#);
-        assert!(trouble.is_err_and(|trouble| trouble.contains("reply is not valid text")));
+        let problem = parse(br#"{"id":"j","outcome":"done","reply_base64":"?"}"#);
+        assert!(problem.is_err_and(|problem| problem.contains("not valid base64")));
+        let problem = parse(br#"{"id":"j","outcome":"done","reply":"\udcff"}"#);
+        assert!(problem.is_err_and(|problem| problem.contains("reply is not valid text")));
         let none = parse(br#"{"id":"j","outcome":"done","reply":null}"#);
         assert!(
             matches!(

@@ -10,12 +10,15 @@ pub struct WarmSettings {
     /// How a process is started. Its `timeout` is for each job, and starts again with each report of progress.
     /// `kill_grace` is also the time that a process may take to end after its input has ended.
     pub process: ExecSettings,
+    /// Jobs that one process may hold at a time: 1 or more. A process says in its ready line how many it takes. Each is a
+    /// runner of its own for the pool.
+    pub concurrency: u32,
     /// How long a process may take to report that it is ready.
     pub start_timeout: Duration,
     /// Jobs after which a process is replaced. Each process is replaced at a random point in the last quarter before
     /// this, so that processes that started together do not end together.
     pub max_jobs: Option<u32>,
-    /// Age at which a process is replaced, with the same spread.
+    /// Age at which a process is replaced, with the same random variation.
     pub max_age: Option<Duration>,
     /// How long a process may wait for a job before it is ended.
     pub idle_timeout: Option<Duration>,
@@ -30,6 +33,7 @@ impl WarmSettings {
     pub fn new(command: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             process: ExecSettings::new(command),
+            concurrency: 1,
             start_timeout: Duration::from_secs(30),
             max_jobs: None,
             max_age: None,

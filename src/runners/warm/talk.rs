@@ -8,10 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{
-    io::{AsyncWrite, AsyncWriteExt},
-    time::{Instant, sleep},
-};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use tidegate_core::text::duration;
 
@@ -23,7 +20,7 @@ use super::{
 use crate::{
     escape::Quoted,
     runner::{Failure, FailureKind, Job, JobControl, JobEnd},
-    runners::process::{Course, CourseAction, CourseEvent, EndCause, ExecSettings, FOREVER},
+    runners::process::{Course, CourseAction, CourseEvent, EndCause, ExecSettings, Interrupts},
 };
 
 /// The result of giving a job to a process.
@@ -79,7 +76,7 @@ pub(super) async fn talk(
     link.log.turn();
     link.log.log().job = Some(job.id().clone());
     let mut course = Course::new(settings.kill_grace);
-    let line = protocol::job_line(job);
+    let line = protocol::job_line(job, None);
     let fed = AtomicUsize::new(0);
     control.started.notify();
     let deed = {
@@ -89,14 +86,12 @@ pub(super) async fn talk(
             lines,
             stderr,
             log,
+            ..
         } = &mut *link;
         let mut feed = pin!(feed(stdin, &line, &fed));
         let mut reading_log = pin!(log.drain(stderr));
-        let mut stopped = pin!(control.stop.cancelled());
-        let mut killed = pin!(control.kill.cancelled());
-        let mut timer = pin!(sleep(settings.timeout.min(FOREVER)));
+        let mut interrupts = Interrupts::new(control, settings.timeout);
         let (mut feeding, mut log_open) = (true, true);
-        let (mut stop_asked, mut kill_asked) = (false, false);
         loop {
             let hear = async {
                 // `join` polls its futures in turns, so that a flood on one pipe cannot starve the other.
@@ -109,15 +104,7 @@ pub(super) async fn talk(
             let event = tokio::select! {
                 biased;
                 () = process.exited(), if !course.has_exited() => CourseEvent::Exited,
-                () = &mut killed, if !kill_asked => {
-                    kill_asked = true;
-                    CourseEvent::KillAsked
-                }
-                () = &mut stopped, if !stop_asked => {
-                    stop_asked = true;
-                    CourseEvent::StopAsked
-                }
-                () = &mut timer => CourseEvent::TimeUp,
+                event = interrupts.next() => event,
                 whole = &mut feed, if feeding => {
                     feeding = false;
                     match whole || course.cause().is_some() {
@@ -131,15 +118,14 @@ pub(super) async fn talk(
                         continue;
                     }
                     TalkInput::Line(Ok(line)) => match protocol::parse(&line) {
-                        Ok(RunnerMessage::RunnerAnswer { id, answer, last }) if id == job.id().as_str() => {
+                        Ok(RunnerMessage::RunnerAnswer { id, answer, last, .. }) if id == job.id().as_str() => {
                             break ProcessEvent::Answered { answer, last };
                         }
-                        Ok(RunnerMessage::Progress { id, progress }) if id == job.id().as_str() => {
+                        Ok(RunnerMessage::Progress { id, progress, .. }) if id == job.id().as_str() => {
                             tracing::debug!(%progress, "job makes progress");
                             // After a stop or the timeout, progress no longer extends the time.
                             if course.cause().is_none() && !course.has_exited() {
-                                let deadline = Instant::now() + settings.timeout.min(FOREVER);
-                                timer.as_mut().reset(deadline);
+                                interrupts.set_timer(settings.timeout);
                             }
                             continue;
                         }
@@ -147,7 +133,7 @@ pub(super) async fn talk(
                             break ProcessEvent::Broke(format!("answered {}, which is another job", Quoted(cut(&id))));
                         }
                         Ok(RunnerMessage::Ready { .. }) => break ProcessEvent::Broke(unasked(&line)),
-                        Err(trouble) => break ProcessEvent::Broke(trouble),
+                        Err(problem) => break ProcessEvent::Broke(problem),
                     },
                     TalkInput::Line(Err(NoLine::TooLong)) => {
                         break ProcessEvent::Broke("wrote a line of more than 16 MiB to standard output".to_owned());
@@ -169,9 +155,7 @@ pub(super) async fn talk(
                 CourseAction::SetTimer(wake_after) => wake_after,
                 CourseAction::Finish => break ProcessEvent::Ended,
             };
-            timer
-                .as_mut()
-                .reset(Instant::now() + wake_after.min(FOREVER));
+            interrupts.set_timer(wake_after);
         }
     };
     let fed = WriteProgress {
@@ -203,19 +187,19 @@ async fn conclude(
                 link.end(StopMode::Polite(settings.kill_grace)).await;
                 return TalkOutcome::Gone(end);
             }
-            let trouble = if fed.bytes < fed.of {
+            let problem = if fed.bytes < fed.of {
                 // Otherwise the next job would follow half a line.
                 Some("answered before it had read its job".to_owned())
             } else if link.lines.has_more() {
-                link.trouble()
+                link.problem()
             } else {
                 None
             };
             // The answer came before any other problem, and counts. A later problem is found before the next job.
-            if let Some(trouble) = trouble {
+            if let Some(problem) = problem {
                 tracing::warn!(
                     pool = %job.pool(),
-                    error = trouble,
+                    error = problem,
                     "warm runner is ended: it wrote more than its answer"
                 );
                 link.end(StopMode::Forced).await;
@@ -223,9 +207,9 @@ async fn conclude(
             }
             TalkOutcome::Stays { link, end, last }
         }
-        ProcessEvent::Broke(trouble) => {
+        ProcessEvent::Broke(problem) => {
             let end = link.end(StopMode::Forced).await;
-            TalkOutcome::Gone(lost(trouble, end, cause, settings.timeout))
+            TalkOutcome::Gone(lost(problem, end, cause, settings.timeout))
         }
         ProcessEvent::Closed(_) | ProcessEvent::Ended => {
             let end = link.end(StopMode::Expected).await;
@@ -237,8 +221,8 @@ async fn conclude(
                 ProcessEvent::Closed(pipe) => pipe,
                 _ => "ended",
             };
-            let trouble = format!("{} without an answer", end.in_words(otherwise));
-            TalkOutcome::Gone(lost(trouble, end, cause, settings.timeout))
+            let problem = format!("{} without an answer", end.in_words(otherwise));
+            TalkOutcome::Gone(lost(problem, end, cause, settings.timeout))
         }
     }
 }
@@ -258,7 +242,7 @@ async fn feed(mut stdin: impl AsyncWrite + Unpin, line: &[u8], fed: &AtomicUsize
     true
 }
 
-fn job_end(
+pub(super) fn job_end(
     answer: RunnerAnswer,
     cause: Option<EndCause>,
     timeout: Duration,
@@ -299,7 +283,12 @@ fn job_end(
 }
 
 /// The end of a job whose process ended or violated the protocol.
-fn lost(trouble: String, end: End, cause: Option<EndCause>, timeout: Duration) -> JobEnd {
+pub(super) fn lost(
+    problem: String,
+    end: End,
+    cause: Option<EndCause>,
+    timeout: Duration,
+) -> JobEnd {
     match cause {
         Some(EndCause::Timeout) => timed_out(timeout, end.stderr_tail),
         Some(EndCause::Stop) => JobEnd::Stopped,
@@ -310,13 +299,13 @@ fn lost(trouble: String, end: End, cause: Option<EndCause>, timeout: Duration) -
         }),
         None => JobEnd::Failed(Failure {
             kind: FailureKind::RunnerLost,
-            message: format!("its runner {trouble}"),
+            message: format!("its runner {problem}"),
             stderr_tail: end.stderr_tail,
         }),
     }
 }
 
-fn timed_out(timeout: Duration, stderr_tail: Option<String>) -> JobEnd {
+pub(super) fn timed_out(timeout: Duration, stderr_tail: Option<String>) -> JobEnd {
     JobEnd::Failed(Failure {
         kind: FailureKind::Timeout,
         message: format!("ran longer than its timeout of {}", duration(timeout)),

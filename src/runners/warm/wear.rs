@@ -33,12 +33,17 @@ impl ProcessUsage {
         }
     }
 
-    /// A job has ended, and its answer said whether the process wants to end.
+    /// A job has ended, and its answer said whether the process asks to end.
     pub(super) fn worked(&mut self, last: bool) {
         self.jobs_left = self.jobs_left.map(|left| left.saturating_sub(1));
         self.idle_since = Instant::now();
         self.worked = true;
         self.asked |= last;
+    }
+
+    /// The process is at work.
+    pub(super) fn touch(&mut self) {
+        self.idle_since = Instant::now();
     }
 
     /// The reason to replace the process, if there is one. `process` is its id.

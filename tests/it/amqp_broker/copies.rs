@@ -133,7 +133,7 @@ async fn drain(url: &str, queue: &str) -> HashMap<String, u32> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_alarm_doubles_no_dead_letter() {
+async fn an_alarm_duplicates_no_dead_letter() {
     const ROUNDS: usize = 20;
     const WORKERS: usize = 20;
     const JOBS: usize = ROUNDS * WORKERS;
@@ -195,7 +195,7 @@ async fn retries_bypass_a_mismatched_queue_and_the_406_is_reported() {
     assert_eq!(driver.probe(&theirs).await.expect("a probe").ready, 0);
     let cause = pool.cause.expect("a cause");
     assert!(
-        cause.contains("queue foreign.retry.200 was declared by someone else"),
+        cause.contains("queue foreign.retry.200 was declared with other arguments"),
         "{cause}"
     );
     assert!(cause.contains("inequivalent arg"), "{cause}");
@@ -254,7 +254,7 @@ async fn retries_bypass_a_queue_without_a_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_became_too_large_is_held_and_no_other() {
+async fn only_the_message_that_became_too_large_is_held() {
     let mut broker = faulty_broker().await;
     let limit = |broker: &mut PrivateBroker, bytes: u32| {
         // The two places where RabbitMQ 3 and RabbitMQ 4 look.

@@ -13,7 +13,7 @@ fn spec(name: &QueueName) -> QueueSpec {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_virtual_hosts_queue_limit_is_said_as_what_it_is() {
+async fn the_queue_limit_of_a_virtual_host_is_named_in_the_error() {
     let mut broker = faulty_broker().await;
     to(&mut broker, |broker| {
         broker.ctl(&["add_vhost", "small"]);
@@ -32,7 +32,7 @@ async fn a_virtual_hosts_queue_limit_is_said_as_what_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_may_not_declare_takes_a_queue_as_it_is() {
+async fn a_user_without_permission_to_declare_uses_a_queue_as_it_is() {
     let mut broker = faulty_broker().await;
     to(&mut broker, |broker| {
         broker.ctl(&["add_user", "reader", "secret"]);
@@ -50,7 +50,7 @@ async fn a_user_who_may_not_declare_takes_a_queue_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_queue_is_declared_again_once_a_publish_to_it_came_back() {
+async fn a_queue_is_declared_again_after_a_publish_to_it_was_returned() {
     let queue = unique_queue("again");
     let driver = connect(&broker_url()).await;
     let name = queue.name();
@@ -65,7 +65,7 @@ async fn a_queue_is_declared_again_once_a_publish_to_it_came_back() {
 
 /// RabbitMQ 4.0 fails when it shortens an error text with characters beyond ASCII, and closes the connection.
 #[tokio::test]
-async fn a_name_that_the_broker_fails_at_closes_no_connection() {
+async fn a_name_that_breaks_the_broker_closes_no_connection() {
     let driver = connect(&broker_url()).await;
     let short = TestQueue::at(&broker_url(), "plain");
     let short = declare(&driver, short.name().as_str()).await;
@@ -85,7 +85,7 @@ async fn a_name_that_the_broker_fails_at_closes_no_connection() {
         };
         let newcomer = connect(&broker_url()).await;
         let error = newcomer.declare(&other).await;
-        let error = error.expect_err("it is there in another way");
+        let error = error.expect_err("it exists with other arguments");
         assert!(
             matches!(
                 error.kind,

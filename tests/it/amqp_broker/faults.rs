@@ -35,7 +35,7 @@ async fn comes_back_by_itself_after_the_broker_was_killed() {
 
     to(&mut broker, |broker| broker.kill());
     is_lost(&mut consumer).await;
-    held.ack().await.expect_err("nobody is there to hear it");
+    held.ack().await.expect_err("the connection is lost");
     until_disconnected(&driver).await;
     everything_fails_at_once(&driver, &queue).await;
 
@@ -50,7 +50,7 @@ async fn comes_back_by_itself_after_the_broker_was_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_stops_in_good_order_is_a_loss_too_and_not_a_cancel() {
+async fn an_orderly_stop_of_the_broker_is_a_lost_connection_and_not_a_cancelled_consumer() {
     let mut broker = faulty_broker().await;
     let driver = connect(&broker.url()).await;
     let queue = declare(&driver, "stopped").await;
@@ -62,7 +62,7 @@ async fn a_broker_that_stops_in_good_order_is_a_loss_too_and_not_a_cancel() {
     to(&mut broker, |broker| broker.stop_app());
     is_lost(&mut busy).await;
     is_lost(&mut idle).await;
-    held.ack().await.expect_err("nobody is there to hear it");
+    held.ack().await.expect_err("the connection is lost");
     until_disconnected(&driver).await;
     everything_fails_at_once(&driver, &queue).await;
 
@@ -86,7 +86,7 @@ async fn a_channel_that_the_broker_closes_is_lost_alone() {
     // The two consumers take turns. The one that holds the message is cut off.
     let held = delivery(&mut idle).await;
     is_lost_by(&mut idle, QueueErrorKind::HeldTooLong).await;
-    held.ack().await.expect_err("its channel is gone");
+    held.ack().await.expect_err("its channel is closed");
     let again = delivery(&mut slow).await;
     assert!(again.message().redelivered);
     again.ack().await.expect("the other channel is there still");
@@ -97,7 +97,7 @@ async fn a_channel_that_the_broker_closes_is_lost_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_is_not_there_at_start_is_found_when_it_comes() {
+async fn a_broker_that_is_unreachable_at_the_start_is_found_once_it_is_up() {
     let mut broker = faulty_broker().await;
     to(&mut broker, |broker| broker.kill());
     let driver = lazily(&settings(&broker.url()));

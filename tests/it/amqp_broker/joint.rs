@@ -78,7 +78,7 @@ async fn a_hundred_workers_of_a_quorum_queue_share_a_channel_and_the_last_closes
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_opening_that_is_given_up_leaves_no_consumer_beside_the_others() {
+async fn a_cancelled_opening_leaves_no_consumer_behind() {
     let mut broker = faulty_broker().await;
     let driver = connect(&broker.url()).await;
     let queue = quorum(&driver, "given up together").await;

@@ -21,7 +21,7 @@ use super::{connect, consume, declare, delivery, publish, to, within};
 use crate::support::broker::{PrivateBroker, faulty_broker};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn channels_are_spread_over_connections_that_come_and_go_with_need() {
+async fn channels_are_spread_over_connections_that_are_opened_and_closed_as_needed() {
     const WORKERS: usize = 1_100;
     let mut broker = faulty_broker().await;
     let driver = connect(&broker.url()).await;
@@ -55,7 +55,7 @@ async fn channels_are_spread_over_connections_that_come_and_go_with_need() {
     until_lanes(&mut broker, 1).await;
 }
 
-/// A connection more may take its time, and so a trial for more channels.
+/// Another connection may take a while, and so may a trial for more channels.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_publish_waits_for_a_trial_while_there_is_a_channel() {
     let broker = faulty_broker().await;
@@ -80,7 +80,7 @@ async fn no_publish_waits_for_a_trial_while_there_is_a_channel() {
     };
     let driver = connect(&format!("amqp://guest:guest@127.0.0.1:{port}/%2f")).await;
     let queue = declare(&driver, "one channel").await;
-    // With jobs under way, nothing is risked on a connection that is used.
+    // While jobs run, no channel is tried on a connection that is in use.
     let _consumer = consume(&driver, &queue).await.expect("a consumer");
     within("a channel", driver.prepare_to_publish())
         .await
@@ -95,7 +95,7 @@ async fn no_publish_waits_for_a_trial_while_there_is_a_channel() {
     for published in publishes.join_all().await {
         published.expect("a publish");
     }
-    // A trial is given up after ten seconds.
+    // A trial is cancelled after ten seconds.
     assert!(
         begun.elapsed() < Duration::from_secs(8),
         "{:?}",
@@ -105,7 +105,7 @@ async fn no_publish_waits_for_a_trial_while_there_is_a_channel() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn opening_a_consumer_can_be_given_up_at_any_point() {
+async fn opening_a_consumer_can_be_cancelled_at_any_point() {
     let mut broker = faulty_broker().await;
     let driver = connect(&broker.url()).await;
     let queue = declare(&driver, "given up").await;
@@ -154,7 +154,7 @@ async fn a_dropped_driver_leaves_no_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_says_who_it_is() {
+async fn a_broker_reports_its_product_and_version() {
     let broker = faulty_broker().await;
     let driver = connect(&broker.url()).await;
     let facts = driver.facts().await.expect("a broker");

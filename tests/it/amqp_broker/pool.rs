@@ -92,7 +92,7 @@ async fn a_pool_loses_a_settlement_but_no_job_when_its_broker_is_killed_and_come
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_is_stopped_before_the_broker_cuts_its_channel() {
+async fn a_job_is_stopped_before_the_broker_closes_its_channel() {
     let mut broker = faulty_broker().await;
     let driver = connect(&broker.url()).await;
     let queue = declare(&driver, "long").await;

@@ -18,7 +18,7 @@ use super::{
 use crate::support::broker::{PrivateBroker, broker_url, faulty_broker, settings, unique_queue};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_password_is_said_and_tried_again() {
+async fn a_refused_password_is_reported_and_tried_again() {
     let mut broker = faulty_broker().await;
     let url = broker.url().replace("guest:guest", "newcomer:hunter2");
     let driver = lazily(&settings(&url));
@@ -46,7 +46,7 @@ async fn a_refused_password_is_said_and_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_virtual_host_is_said() {
+async fn a_missing_virtual_host_is_named_in_the_error() {
     let broker = faulty_broker().await;
     let driver = lazily(&settings(&broker.url().replace("%2f", "nowhere")));
     let why = until_disconnected(&driver).await;
@@ -54,7 +54,7 @@ async fn a_missing_virtual_host_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_permission_is_no_missing_queue_and_no_lost_connection() {
+async fn a_missing_permission_is_not_a_missing_queue_and_not_a_lost_connection() {
     let mut broker = faulty_broker().await;
     to(&mut broker, |broker| {
         broker.ctl(&["add_user", "limited", "secret"]);
@@ -83,7 +83,7 @@ async fn a_missing_permission_is_no_missing_queue_and_no_lost_connection() {
 }
 
 #[tokio::test]
-async fn an_exclusive_queue_of_someone_else_is_a_conflict() {
+async fn an_exclusive_queue_of_another_connection_is_a_conflict() {
     let queue = unique_queue("exclusive");
     let holder = Connection::connect(&broker_url(), ConnectionProperties::default())
         .await
@@ -176,7 +176,7 @@ async fn a_message_beyond_the_brokers_limit_is_refused_and_costs_only_its_channe
 
 /// RabbitMQ before 4.2 closes the connection of a client that publishes to an invalid direct reply-to address.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_the_broker_fails_at_costs_no_other_publish_its_connection() {
+async fn an_answer_that_breaks_the_broker_closes_the_connection_of_no_other_publish() {
     let broker = faulty_broker().await;
     let driver = connect(&broker.url()).await;
     let queue = declare(&driver, "others").await;

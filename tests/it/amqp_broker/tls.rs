@@ -6,7 +6,7 @@ use tidegate::{
 };
 
 use super::{
-    PATIENCE, consume, declare, delivery, lazily, publish, to, until_connected, until_disconnected,
+    TIMEOUT, consume, declare, delivery, lazily, publish, to, until_connected, until_disconnected,
 };
 use crate::support::broker::{PrivateBroker, faulty_broker};
 
@@ -26,7 +26,7 @@ fn tls(broker: &PrivateBroker) -> BrokerSettings {
 async fn works_over_tls_with_a_certificate_of_its_own() {
     let mut broker = faulty_broker().await;
     let driver = lazily(&tls(&broker));
-    driver.until_connected(PATIENCE).await.expect("a broker");
+    driver.until_connected(TIMEOUT).await.expect("a broker");
     let queue = declare(&driver, "over tls").await;
     publish(&driver, &queue, "a").await.expect("a publish");
     let mut consumer = consume(&driver, &queue).await.expect("a consumer");
@@ -42,7 +42,7 @@ async fn works_over_tls_with_a_certificate_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_of_a_strange_authority_is_not_trusted() {
+async fn a_broker_with_a_certificate_of_an_unknown_authority_is_not_trusted() {
     let broker = faulty_broker().await;
     let mut settings = tls(&broker);
     settings.tls.ca = Some(broker.folder().join("stranger.pem"));
@@ -51,7 +51,7 @@ async fn a_broker_of_a_strange_authority_is_not_trusted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_of_another_name_is_not_trusted() {
+async fn a_broker_with_a_certificate_for_another_name_is_not_trusted() {
     let broker = faulty_broker().await;
     let mut settings = tls(&broker);
     // This address reaches the same listener, but the certificate is for localhost and 127.0.0.1.
@@ -70,7 +70,7 @@ async fn without_a_certificate_the_broker_refuses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_is_put_right_on_disk_is_read_again() {
+async fn a_certificate_that_is_corrected_on_disk_is_read_again() {
     let broker = faulty_broker().await;
     let folder = tempfile::tempdir().expect("a folder");
     let ca = folder.path().join("ca.pem");

@@ -1,4 +1,4 @@
-//! Dead letters by the API of a running daemon.
+//! Dead letters over the API of a running daemon.
 
 use serde_json::Value;
 
@@ -132,7 +132,7 @@ async fn the_api_shows_and_touches_no_letter_without_a_token_or_by_accident() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_says_where_letters_are_that_the_broker_dead_letters() {
+async fn the_api_names_the_queue_of_letters_that_the_broker_dead_letters() {
     let rig = Rig::new().await;
     let daemon = paused(&rig, "dead_letter = \"broker\"");
     let answer = daemon.request("GET", DEAD, &[HOST, READ], "");

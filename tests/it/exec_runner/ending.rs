@@ -41,7 +41,7 @@ async fn names_the_signal_that_ended_a_job() {
 }
 
 #[tokio::test]
-async fn carries_the_last_of_standard_error_in_a_failure() {
+async fn a_failure_has_the_last_lines_of_standard_error() {
     let text = "i=0; while [ $i -lt 2000 ]; do echo line $i >&2; i=$((i+1)); done; exit 1";
     let tail = failure(run_script(text, Message::default()).await).stderr_tail;
     let tail = tail.expect("a tail");
@@ -50,7 +50,7 @@ async fn carries_the_last_of_standard_error_in_a_failure() {
 }
 
 #[tokio::test]
-async fn times_a_job_out_even_where_it_then_exits_with_zero() {
+async fn a_job_beyond_its_timeout_has_failed_even_if_it_then_exits_with_zero() {
     let mut witness = Witness::new();
     let mut settings = script(
         &witness,
@@ -63,7 +63,7 @@ async fn times_a_job_out_even_where_it_then_exits_with_zero() {
 }
 
 #[tokio::test]
-async fn believes_a_stopped_job_that_asks_for_later_but_not_one_that_fails() {
+async fn a_stopped_job_may_still_ask_for_a_retry_but_its_failure_does_not_count() {
     for (code, expected) in [
         (75, "Retry"),
         (65, "Rejected"),

@@ -31,7 +31,7 @@ async fn environment(
 }
 
 #[tokio::test]
-async fn clears_the_environment_but_for_what_is_listed() {
+async fn clears_the_environment_except_for_the_listed_variables() {
     let ours = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it for tests");
     let seen = environment(Message::default(), |settings| {
         settings.env.insert("LISTED".to_owned(), "a\nb".to_owned());
@@ -53,7 +53,7 @@ async fn clears_the_environment_but_for_what_is_listed() {
 }
 
 #[tokio::test]
-async fn tells_the_job_about_its_message() {
+async fn the_job_gets_the_data_of_its_message() {
     let message = Message {
         exchange: "orders".into(),
         routing_key: "key".into(),
@@ -128,7 +128,7 @@ async fn survives_hostile_values() {
 }
 
 #[tokio::test]
-async fn leaves_the_headers_out_where_the_system_has_no_room_for_them() {
+async fn omits_the_headers_if_the_system_has_no_room_for_them() {
     use rustix::process::{Resource, getrlimit};
     // Linux's rule: a quarter of the stack limit, and at most 6 MiB.
     let stack = getrlimit(Resource::Stack).current.unwrap_or(u64::MAX);
@@ -170,7 +170,7 @@ async fn starts_in_its_working_directory_under_its_own_name() {
     let read = |name: &str| fs::read_to_string(inside.join(name)).expect("a file");
     let place = inside.canonicalize().expect("a path");
     assert_eq!(read("place"), format!("{}\n", place.display()));
-    // Not the path where it was found: programs such as busybox depend on the name.
+    // The name is not replaced by the path that was found: programs such as busybox depend on it.
     assert_eq!(read("name"), "sh\n");
 
     // A command with a relative path is found from there too.

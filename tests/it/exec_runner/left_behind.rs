@@ -19,7 +19,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn goes_on_at_once_where_nothing_is_left_behind() {
+async fn continues_at_once_if_no_process_is_left() {
     const JOBS: u32 = 20;
     let start = Instant::now();
     for _ in 0..JOBS {
@@ -43,7 +43,7 @@ async fn ends_a_grandchild_that_holds_the_output_open() {
 }
 
 #[tokio::test]
-async fn reads_what_a_grandchild_still_writes_in_its_second() {
+async fn reads_what_a_grandchild_writes_within_a_second_after_the_job() {
     let logged = Logged::default();
     let guard = logged.capture();
     // The job stays a zombie until its output ends, so the grandchild can see that the job has exited.
@@ -54,7 +54,7 @@ async fn reads_what_a_grandchild_still_writes_in_its_second() {
 }
 
 #[tokio::test]
-async fn ends_a_grandchild_that_holds_nothing() {
+async fn ends_a_grandchild_that_has_closed_all_its_pipes() {
     let text = "sleep 1000 >/dev/null 2>&1 </dev/null & exit 3";
     assert_eq!(
         failure(run_script(text, Message::default()).await).kind,
@@ -63,7 +63,7 @@ async fn ends_a_grandchild_that_holds_nothing() {
 }
 
 #[tokio::test]
-async fn goes_on_where_a_grandchild_has_left_the_group_with_the_pipes() {
+async fn continues_if_a_grandchild_left_the_group_and_holds_the_pipes() {
     let mut witness = Witness::new();
     let settings = script(
         &witness,

@@ -30,7 +30,7 @@ async fn survives_a_job_that_floods_both_pipes_before_it_reads_its_input() {
 }
 
 #[tokio::test]
-async fn reads_on_where_a_job_writes_100_mib() {
+async fn keeps_reading_if_a_job_writes_100_mib() {
     let logged = Logged::default();
     let guard = logged.capture();
     let end = run_script(

@@ -44,7 +44,7 @@ async fn a_job_that_writes_nothing_has_an_empty_answer() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_too_long_is_kept_as_far_as_to_know_that() {
+async fn only_the_start_of_an_answer_that_is_too_long_is_kept() {
     let (reply, logged) = run_with(
         OutputUse::Reply { limit: 100 },
         "head -c 50000000 /dev/zero",

@@ -30,11 +30,7 @@ async fn says_why_a_command_cannot_start() {
     let orphan = file(&here("orphan"), 0o755, "#!/no/such/interpreter -x\n");
     let barred = file(&here("barred"), 0o755, &format!("#!{plain}\n"));
     let shapeless = file(&here("shapeless"), 0o755, "no program at all\n");
-    let folder = witness
-        .folder()
-        .to_str()
-        .expect("a path of text")
-        .to_owned();
+    let folder = witness.folder().to_str().expect("a UTF-8 path").to_owned();
     let table = [
         (
             "no-such-program-at-all".to_owned(),
@@ -70,7 +66,7 @@ async fn says_why_a_command_cannot_start() {
 }
 
 #[tokio::test]
-async fn says_that_it_is_the_working_directory_that_is_missing() {
+async fn names_the_working_directory_if_it_is_missing() {
     let witness = Witness::new();
     let text = file(&witness.folder().join("text"), 0o644, "");
     let table = [
@@ -97,7 +93,7 @@ async fn says_that_it_is_the_working_directory_that_is_missing() {
 async fn finds_a_command_that_is_installed_later() {
     let witness = Witness::new();
     let mut settings = ExecSettings::new(["late"]);
-    let folder = witness.folder().to_str().expect("a path of text");
+    let folder = witness.folder().to_str().expect("a UTF-8 path");
     settings.env = [("PATH".to_owned(), format!("{folder}:/usr/bin:/bin"))].into();
     let manager = ExecManager::new(settings);
     for installed in [false, true] {

@@ -144,7 +144,7 @@ async fn frame_sizes_in_the_url_are_bounded() {
         let url = format!("{}?frame_max={asked}", broker_url());
         let driver = AmqpDriver::connect_lazily(&settings(&url)).expect("a good url");
         driver
-            .until_connected(PATIENCE)
+            .until_connected(TIMEOUT)
             .await
             .unwrap_or_else(|error| panic!("{asked}: {error:?}"));
         let limit = match asked {

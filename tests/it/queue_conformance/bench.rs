@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::support::broker::{TestQueue, broker_url, settings};
 
 /// Longest wait of a test. Turns a hang into a failure.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A driver under test and the test's queues.
 pub(super) struct Bench {
@@ -170,7 +170,7 @@ impl std::ops::Deref for Newcomer {
 
 pub(super) async fn connect(url: &str) -> Arc<dyn QueueDriver> {
     let driver = AmqpDriver::connect_lazily(&settings(url)).expect("a good url");
-    driver.until_connected(PATIENCE).await.expect("a broker");
+    driver.until_connected(TIMEOUT).await.expect("a broker");
     driver
 }
 
@@ -188,7 +188,7 @@ pub(super) async fn consume(
 }
 
 pub(super) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future)
+    timeout(TIMEOUT, future)
         .await
         .unwrap_or_else(|_| panic!("{what} did not happen in time"))
 }

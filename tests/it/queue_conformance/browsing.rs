@@ -90,7 +90,7 @@ pub(super) async fn browsing_does_not_see_what_others_hold(mut bench: Bench) {
     bench.until_ready(&queue, 0).await;
 }
 
-pub(super) async fn a_dropped_browser_gives_everything_back(mut bench: Bench) {
+pub(super) async fn a_dropped_browser_returns_all_its_messages(mut bench: Bench) {
     let queue = filled(&mut bench).await;
     let mut look = bench.browse(&queue).await;
     assert_eq!(rest(&mut look).await.len(), 4);

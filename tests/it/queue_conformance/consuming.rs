@@ -118,7 +118,7 @@ pub(super) async fn gives_back_what_a_dropped_consumer_held(mut bench: Bench) {
     bench.until_ready(&queue, 1).await;
     drop(consumer);
     bench.until_ready(&queue, 3).await;
-    held.ack().await.expect_err("its channel is gone");
+    held.ack().await.expect_err("its channel is closed");
     let mut other = bench.consume(&queue, 3).await;
     let seen = [
         next(&mut other).await,
@@ -136,7 +136,7 @@ pub(super) async fn gives_back_what_a_closed_consumer_held(mut bench: Bench) {
     consumer.close().await;
     bench.until_ready(&queue, 1).await;
     bench.until_consumers(&queue, 0).await;
-    held.requeue().await.expect_err("its channel is gone");
+    held.requeue().await.expect_err("its channel is closed");
     bench.until_ready(&queue, 1).await;
 }
 

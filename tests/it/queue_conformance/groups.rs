@@ -70,7 +70,7 @@ pub(super) async fn groups_of_other_queues_hear_nothing_and_a_late_member_gets_n
     assert_eq!(b.next().await, "for b");
 }
 
-pub(super) async fn a_closed_driver_ends_its_place_in_the_group(mut bench: Bench) {
+pub(super) async fn a_closed_driver_leaves_the_group(mut bench: Bench) {
     let queue = bench.name();
     let mut a = within("joining", bench.driver.join_group(&queue))
         .await

@@ -1,4 +1,4 @@
-//! Where a publish goes, what it carries, and what it must not carry.
+//! The destination and the content of a publish.
 
 use bytes::Bytes;
 use tidegate::queue::{
@@ -73,7 +73,7 @@ pub(super) async fn a_message_keeps_every_property_and_header(mut bench: Bench) 
     assert_eq!(**delivery.message(), expected);
 }
 
-pub(super) async fn a_message_without_properties_stays_without(mut bench: Bench) {
+pub(super) async fn a_copy_of_a_message_without_properties_has_none(mut bench: Bench) {
     let queue = bench.queue(bench.kind).await;
     bench.send(&queue, "bare").await;
     let mut consumer = bench.consume(&queue, 1).await;
@@ -82,7 +82,7 @@ pub(super) async fn a_message_without_properties_stays_without(mut bench: Bench)
     assert_eq!(delivery.message().headers, Headers::new());
 }
 
-pub(super) async fn bodies_come_through_byte_for_byte(mut bench: Bench) {
+pub(super) async fn bodies_arrive_byte_for_byte(mut bench: Bench) {
     let queue = bench.queue(bench.kind).await;
     let large: Vec<u8> = (0..16 << 20).map(|n: u32| (n ^ (n >> 11)) as u8).collect();
     let bodies = [

@@ -7,7 +7,9 @@ use tidegate::queue::{Connectivity, Outgoing, QueueErrorKind, QueueKind, QueueSp
 
 use super::bench::{Bench, consume, every_header, is_at_its_end, next, outgoing, text, within};
 
-pub(super) async fn a_missing_queue_is_not_found_and_harms_nothing_else(mut bench: Bench) {
+pub(super) async fn a_missing_queue_is_reported_as_not_found_and_affects_nothing_else(
+    mut bench: Bench,
+) {
     let queue = bench.queue(bench.kind).await;
     let missing = bench.name();
     for _ in 0..3 {
@@ -147,7 +149,7 @@ pub(super) async fn a_quorum_queue_dead_letters_at_least_once(mut bench: Bench) 
     assert_eq!(text(&next(&mut consumer).await), "later");
 }
 
-pub(super) async fn a_queue_with_another_declaration_is_a_mismatch(mut bench: Bench) {
+pub(super) async fn a_queue_that_was_declared_differently_is_a_mismatch(mut bench: Bench) {
     let queue = bench.queue(bench.kind).await;
     bench.send(&queue, "a").await;
     let other = QueueSpec {
@@ -163,7 +165,7 @@ pub(super) async fn a_queue_with_another_declaration_is_a_mismatch(mut bench: Be
     // By a driver that has never seen the queue.
     let newcomer = bench.newcomer().await;
     let error = newcomer.declare(&other).await;
-    let error = error.expect_err("it is there in another way");
+    let error = error.expect_err("it exists with other arguments");
     assert_eq!(error.kind, QueueErrorKind::Mismatch, "{error:?}");
     assert!(!error.is_transient());
     // And by one that has declared it. The queue stays unchanged.
@@ -202,7 +204,7 @@ pub(super) async fn a_deleted_queue_can_be_declared_again(mut bench: Bench) {
     bench.consume(&queue, 1).await;
 }
 
-pub(super) async fn deleting_a_missing_queue_is_no_error(mut bench: Bench) {
+pub(super) async fn deleting_a_missing_queue_is_not_an_error(mut bench: Bench) {
     let missing = bench.name();
     bench
         .driver
@@ -224,7 +226,7 @@ pub(super) async fn closing_ends_consumers_and_refuses_everything_else(mut bench
     };
     assert_eq!(error.kind, QueueErrorKind::Disconnected);
     assert!(is_at_its_end(&mut consumer).await);
-    held.ack().await.expect_err("the channel is gone");
+    held.ack().await.expect_err("the channel is closed");
     let refused = [
         bench.driver.probe(&queue).await.err(),
         bench.publish_to(&queue, "b").await.err(),

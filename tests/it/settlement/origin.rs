@@ -1,4 +1,4 @@
-//! What jobs are told about the first publish of their message.
+//! The data that jobs get about the first publish of their message.
 
 use lapin::{
     ExchangeKind,

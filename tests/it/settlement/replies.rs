@@ -57,7 +57,7 @@ impl Rig {
 }
 
 async fn answer(caller: &mut Consumer) -> lapin::message::Delivery {
-    timeout(PATIENCE, caller.next())
+    timeout(TIMEOUT, caller.next())
         .await
         .expect("an answer comes")
         .unwrap()
@@ -121,7 +121,7 @@ async fn a_caller_with_a_queue_of_its_own_is_answered_where_that_is_allowed() {
 }
 
 #[tokio::test]
-async fn an_address_that_its_broker_fails_at_keeps_no_pool_and_no_other_caller_waiting() {
+async fn an_address_that_breaks_the_broker_delays_no_pool_and_no_other_caller() {
     let rig = Rig::new("forged", echo).await;
     let mut caller = rig.caller(DIRECT).await;
     // RabbitMQ before 4.2 closes the connection of a client that publishes to such an address. It does the same if a
@@ -145,7 +145,7 @@ async fn an_address_that_its_broker_fails_at_keeps_no_pool_and_no_other_caller_w
 async fn the_placeholder_for_direct_reply_to_does_not_make_a_copy_refused() {
     let url = broker_url();
     let driver = AmqpDriver::connect_lazily(&settings(&url)).unwrap();
-    driver.until_connected(PATIENCE).await.unwrap();
+    driver.until_connected(TIMEOUT).await.unwrap();
     let rig = Rig::new("fast", echo).await;
     let queue = format!("{}-copies", rig.queue);
     let options = QueueDeclareOptions::default();

@@ -288,7 +288,7 @@ impl PrivateBroker {
         self.order("resume");
     }
 
-    /// Stops the broker on its node in good order: connections are closed with a reason.
+    /// Stops the broker on its node in an orderly way: connections are closed with a reason.
     pub(crate) fn stop_app(&self) {
         self.ctl(&["stop_app"]);
     }

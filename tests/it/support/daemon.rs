@@ -357,7 +357,7 @@ impl Drop for Daemon {
     }
 }
 
-/// What the daemon answers over TCP.
+/// The daemon's answer over TCP.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -366,7 +366,7 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
-/// An address on which nobody listens.
+/// An address without a listener.
 pub(crate) fn free_address() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()

@@ -220,13 +220,13 @@ fn apart<T: Send>(work: impl Future<Output = Result<T, String>> + Send) -> Resul
 async fn connect(address: &EngineAddress) -> Result<Docker, String> {
     let docker = match address {
         EngineAddress::Unix(path) => {
-            let path = path.to_str().expect("a path of text");
+            let path = path.to_str().expect("a UTF-8 path");
             Docker::connect_with_unix(path, 60, bollard::API_DEFAULT_VERSION)
         }
         EngineAddress::Tcp(address) => {
             Docker::connect_with_http(address, 60, bollard::API_DEFAULT_VERSION)
         }
-        _ => return Err("an address of a kind that is new".to_owned()),
+        _ => return Err("an unknown kind of address".to_owned()),
     };
     let docker = docker.map_err(|error| error.to_string())?;
     docker

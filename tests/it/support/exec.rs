@@ -16,7 +16,7 @@ use super::witness::{Witness, soon};
 pub(crate) fn script(witness: &Witness, script: &str) -> ExecSettings {
     let script = format!("exec 9>\"$FOLDER/witness\"\n{script}");
     let mut settings = ExecSettings::new(["sh", "-c", &script]);
-    let folder = witness.folder().to_str().expect("a path of text");
+    let folder = witness.folder().to_str().expect("a UTF-8 path");
     settings.env = [("FOLDER".to_owned(), folder.to_owned())].into();
     settings.timeout = Duration::from_secs(3600);
     settings.kill_grace = Duration::from_secs(3600);
@@ -56,7 +56,7 @@ pub(crate) fn file(path: &Path, mode: u32, text: &str) -> String {
         .status();
     assert!(made.expect("a shell").success());
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("permissions");
-    path.to_str().expect("a path of text").to_owned()
+    path.to_str().expect("a UTF-8 path").to_owned()
 }
 
 pub(crate) const MIB: usize = 1024 * 1024;

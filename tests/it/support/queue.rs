@@ -63,7 +63,7 @@ impl Queue {
 
     /// Declares a quorum queue that dead-letters a message after `limit` returns. Its dead letters go to the queue named this
     /// plus `.given-up`.
-    pub(crate) fn declare_giving_up(&self, limit: u32) {
+    pub(crate) fn declare_with_delivery_limit(&self, limit: u32) {
         self.declare_beside(".given-up");
         let target = format!("{}.given-up", self.name);
         let mut arguments = FieldTable::default();

@@ -1,4 +1,4 @@
-//! A pool of the library on a broker of a test's choice, watched from within; and someone else's client beside it.
+//! A pool of the library on a broker that the test chooses, observed through the library, and another client beside it.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ use tidegate::{
 };
 use tokio::{sync::Semaphore, time::Instant};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(90);
 
 pub(crate) fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
@@ -39,7 +39,7 @@ fn table(arguments: &[(&str, AMQPValue)]) -> FieldTable {
     table
 }
 
-/// A client of someone else's, and its queue.
+/// Another client, and its queue.
 pub(crate) struct Other {
     connection: Connection,
     channel: Channel,
@@ -219,13 +219,13 @@ impl Watched {
         what: &str,
         looks: impl Fn(&PoolStatus) -> bool,
     ) -> PoolStatus {
-        let patience = Instant::now() + PATIENCE;
+        let time_limit = Instant::now() + TIMEOUT;
         loop {
             let pool = self.supervisor.pool(&self.name()).unwrap();
             if looks(&pool) {
                 return pool;
             }
-            assert!(Instant::now() < patience, "never {what}: {pool:#?}");
+            assert!(Instant::now() < time_limit, "never {what}: {pool:#?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

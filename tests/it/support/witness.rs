@@ -11,13 +11,13 @@ use tokio::{
 };
 
 /// Longest wait for any event in a test.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Waits for `event`, at most [`PATIENCE`].
+/// Waits for `event`, at most [`TIMEOUT`].
 pub(crate) async fn soon<F: Future>(event: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, event)
+    tokio::time::timeout(TIMEOUT, event)
         .await
-        .expect("it happens in time")
+        .expect("the event happens in time")
 }
 
 pub(crate) struct Witness {
@@ -46,7 +46,9 @@ impl Witness {
 
     /// The next line that the job writes.
     pub(crate) async fn line(&mut self) -> String {
-        self.next().await.expect("the job has gone without a word")
+        self.next()
+            .await
+            .expect("the job writes a line before it ends")
     }
 
     /// The next line that the job writes, or `None` when no process has the FIFO open any more.

@@ -18,7 +18,7 @@ async fn start_failure(settings: WarmSettings) -> String {
 }
 
 #[tokio::test]
-async fn one_that_never_says_that_it_is_ready_has_not_started() {
+async fn a_process_that_never_reports_ready_has_not_started() {
     let mut witness = Witness::new();
     let mut settings = script(&witness, "sleep 1000");
     settings.start_timeout = Duration::from_millis(100);
@@ -30,7 +30,7 @@ async fn one_that_never_says_that_it_is_ready_has_not_started() {
 }
 
 #[tokio::test]
-async fn one_that_says_something_else_first_has_not_started() {
+async fn a_process_whose_first_line_is_not_ready_has_not_started() {
     let table = [
         (
             "echo hello; sleep 1000",
@@ -66,7 +66,7 @@ async fn one_that_says_something_else_first_has_not_started() {
 }
 
 #[tokio::test]
-async fn a_line_that_is_no_answer_is_an_error_that_names_it() {
+async fn a_line_that_is_not_an_answer_is_an_error_that_quotes_it() {
     let table = [
         (
             "echo hello",
@@ -130,7 +130,7 @@ async fn a_long_stray_line_is_cut() {
 }
 
 #[tokio::test]
-async fn a_hundred_mebibytes_without_a_newline_are_not_read_to_their_end() {
+async fn a_line_of_a_hundred_mebibytes_is_not_read_to_its_end() {
     let mut witness = Witness::new();
     let told = lost(each_job(
         &witness,
@@ -145,7 +145,7 @@ async fn a_hundred_mebibytes_without_a_newline_are_not_read_to_their_end() {
 }
 
 #[tokio::test]
-async fn one_that_ends_or_closes_its_output_in_the_middle_of_a_job_loses_that_job() {
+async fn a_process_that_ends_or_closes_its_output_during_a_job_fails_that_job() {
     let table = [
         (
             "exit 3",
@@ -175,7 +175,7 @@ async fn a_crash_reports_the_end_of_standard_error() {
 }
 
 #[tokio::test]
-async fn one_that_hangs_is_ended_at_the_timeout() {
+async fn a_process_that_hangs_is_ended_at_the_timeout() {
     let mut witness = Witness::new();
     let mut settings = each_job(&witness, "trap '' TERM; while :; do sleep 1000; done");
     settings.process.timeout = Duration::from_millis(50);
@@ -215,7 +215,7 @@ async fn an_answer_counts_when_it_comes_before_the_job_was_read_but_its_runner_i
 }
 
 #[tokio::test]
-async fn one_that_speaks_between_two_jobs_is_not_used_again() {
+async fn a_process_that_writes_between_two_jobs_is_not_used_again() {
     let mut witness = Witness::new();
     // It waits until the test opens the FIFO. It must not wait on standard input, where the second job's line comes.
     nix::unistd::mkfifo(&witness.folder().join("cue"), nix::sys::stat::Mode::S_IRWXU)
@@ -235,7 +235,7 @@ async fn one_that_speaks_between_two_jobs_is_not_used_again() {
 }
 
 #[tokio::test]
-async fn one_that_ended_between_two_jobs_is_replaced_at_no_cost_to_the_next() {
+async fn a_process_that_ended_between_two_jobs_is_replaced_and_the_next_job_is_not_affected() {
     let mut witness = Witness::new();
     let settings = each_job(&witness, "answer '\"done\"'; echo $$ >&9; exit");
     let mut runner = create(settings).await;
@@ -253,7 +253,7 @@ async fn one_that_ended_between_two_jobs_is_replaced_at_no_cost_to_the_next() {
 const SHY: &str = "exec python3 -c 'import select; select.select([0], [], [])'";
 
 #[tokio::test]
-async fn a_job_that_a_dying_runner_never_read_goes_to_another() {
+async fn a_job_that_a_dying_runner_never_read_goes_to_another_runner() {
     for body in ["", &"x".repeat(1024 * 1024)] {
         let witness = Witness::new();
         let settings = script(

@@ -26,7 +26,7 @@ async fn is_ended_by_the_end_of_its_input() {
 }
 
 #[tokio::test]
-async fn is_killed_with_its_group_where_it_stays() {
+async fn is_killed_with_its_group_if_it_does_not_end() {
     let mut witness = Witness::new();
     let mut settings = script(
         &witness,
@@ -50,7 +50,7 @@ async fn leaves_nothing_running_when_it_is_dropped() {
 }
 
 #[tokio::test]
-async fn leaves_nothing_running_when_its_start_is_given_up() {
+async fn leaves_nothing_running_when_its_start_is_cancelled() {
     let mut witness = Witness::new();
     let settings = script(&witness, "echo started >&9; sleep 1000");
     let starting = tokio::spawn(create(settings));
@@ -90,7 +90,7 @@ async fn jobs_until(retirement: Retirement, limit: impl FnOnce(&mut WarmSettings
 }
 
 #[tokio::test]
-async fn retires_after_its_jobs() {
+async fn retires_after_its_number_of_jobs() {
     let jobs = jobs_until(Retirement::MaxJobs, |warm| warm.max_jobs = Some(8)).await;
     assert!((6..=8).contains(&jobs), "{jobs}");
     let jobs = jobs_until(Retirement::MaxJobs, |warm| warm.max_jobs = Some(1)).await;
@@ -108,7 +108,7 @@ async fn runners_that_start_together_do_not_all_retire_together() {
 }
 
 #[tokio::test]
-async fn retires_when_a_job_leaves_it_too_large_or_it_asks() {
+async fn retires_when_it_uses_too_much_memory_after_a_job_or_asks_to() {
     let jobs = jobs_until(Retirement::MaxMemory, |warm| warm.max_memory = Some(4096)).await;
     assert_eq!(jobs, 1);
     let witness = Witness::new();
@@ -137,7 +137,7 @@ async fn retires_at_its_age_or_when_it_has_waited_for_too_long() {
 }
 
 #[tokio::test]
-async fn stays_for_a_job_that_was_stopped_before_it_began() {
+async fn is_kept_after_a_job_that_was_stopped_before_it_began() {
     let witness = Witness::new();
     let mut runner = create(each_job(&witness, DONE)).await;
     let control = JobControl::default();

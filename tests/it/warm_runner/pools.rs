@@ -70,13 +70,13 @@ impl Tank {
     }
 
     async fn until(&self, what: &str, looks: impl Fn(&PoolStatus) -> bool) -> PoolStatus {
-        let patience = Instant::now() + Duration::from_secs(60);
+        let time_limit = Instant::now() + Duration::from_secs(60);
         loop {
             let status = self.supervisor.pool(&QUEUE.into()).unwrap();
             if looks(&status) {
                 return status;
             }
-            assert!(Instant::now() < patience, "never {what}: {status:#?}");
+            assert!(Instant::now() < time_limit, "never {what}: {status:#?}");
             sleep(Duration::from_millis(5)).await;
         }
     }
@@ -112,7 +112,7 @@ async fn starts(tank: Tank, mut witness: Witness) -> u32 {
 }
 
 #[tokio::test]
-async fn a_job_goes_to_a_runner_that_waits() {
+async fn a_job_goes_to_an_idle_runner() {
     let witness = Witness::new();
     let tank = Tank::new(|_| {}, WarmManager::new(worker(&witness)));
     for _ in 0..5 {
@@ -128,7 +128,7 @@ async fn a_job_goes_to_a_runner_that_waits() {
 }
 
 #[tokio::test]
-async fn a_crash_is_the_failure_of_its_own_job_and_no_others() {
+async fn a_crash_fails_only_the_job_of_its_own_runner() {
     let witness = Witness::new();
     let tank = Tank::new(
         |pool| pool.policy = Policy::fixed(2),
@@ -146,7 +146,7 @@ async fn a_crash_is_the_failure_of_its_own_job_and_no_others() {
 }
 
 #[tokio::test]
-async fn recycling_is_no_crash_and_costs_no_job() {
+async fn recycling_a_runner_is_not_a_crash_and_loses_no_job() {
     let witness = Witness::new();
     let mut settings = worker(&witness);
     settings.max_jobs = Some(2);
@@ -285,7 +285,7 @@ impl Runner for Quick {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_waits_for_a_runner_that_is_being_brought_up_rather_than_start_another() {
+async fn a_job_waits_for_a_runner_that_is_starting_and_starts_no_other() {
     let manager = Slow::default();
     let created = manager.created.clone();
     let tank = Tank::new(|pool| pool.keep_warm = 1, manager);

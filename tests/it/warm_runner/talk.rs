@@ -18,7 +18,7 @@ async fn end(settings: WarmSettings) -> JobEnd {
 }
 
 #[tokio::test]
-async fn an_answer_is_taken_at_its_word() {
+async fn an_answer_decides_the_settlement() {
     let table = [
         ("\"done\"", "Done { reply: None }"),
         (
@@ -64,7 +64,7 @@ async fn an_answer_is_taken_at_its_word() {
 }
 
 #[tokio::test]
-async fn a_failure_comes_with_what_this_job_wrote_to_its_log_before() {
+async fn a_failure_contains_only_the_log_lines_of_its_own_job() {
     let witness = Witness::new();
     let work = "echo \"job $((n += 1))\" >&2; answer '\"failed\",\"error\":\"why\"'";
     let mut runner = create(each_job(&witness, work)).await;
@@ -83,7 +83,7 @@ async fn a_failure_comes_with_what_this_job_wrote_to_its_log_before() {
 }
 
 #[tokio::test]
-async fn an_answer_without_success_carries_what_the_job_wrote_to_its_log() {
+async fn an_answer_without_success_contains_the_log_lines_of_the_job() {
     for word in ["retry", "reject"] {
         let witness = Witness::new();
         let work = format!("echo why >&2; answer '\"{word}\"'");
@@ -144,7 +144,7 @@ async fn an_answer_after_a_term_counts_but_not_after_the_timeout() {
 }
 
 #[tokio::test]
-async fn a_flood_on_the_log_does_not_keep_an_answer_from_being_heard() {
+async fn an_answer_is_read_even_if_the_job_floods_its_log() {
     let witness = Witness::new();
     let work = "head -c 104857600 /dev/zero >&2; answer '\"done\"'";
     assert!(matches!(
@@ -154,7 +154,7 @@ async fn a_flood_on_the_log_does_not_keep_an_answer_from_being_heard() {
 }
 
 #[tokio::test]
-async fn knows_its_pool_and_its_protocol_and_nothing_of_ours() {
+async fn gets_variables_of_its_pool_and_its_protocol_and_none_of_the_daemon() {
     let witness = Witness::new();
     let work = "env | grep -c -e '^TIDEGATE_POOL=pool$' -e '^TIDEGATE_PROTOCOL=1$' -e ^CARGO >&2; \
                 answer '\"failed\"'";

@@ -24,7 +24,7 @@ trials! {
         a_job_that_succeeds_is_done_even_if_a_child_ran_out_of_memory,
         stops_a_job_by_the_signal_that_its_image_wants,
         an_init_ends_a_program_that_handles_no_signal,
-        leaves_no_container_whatever_became_of_its_job,
+        leaves_no_container_however_its_job_ended,
         leaves_no_container_whenever_its_future_is_dropped,
     ],
 }
@@ -171,7 +171,7 @@ async fn an_init_ends_a_program_that_handles_no_signal() {
     witness.gone().await;
 }
 
-async fn leaves_no_container_whatever_became_of_its_job() {
+async fn leaves_no_container_however_its_job_ended() {
     let engine = engine();
     for script in ["exit 0", "exit 3"] {
         let message = message();

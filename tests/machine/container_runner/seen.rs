@@ -1,10 +1,10 @@
-//! What a job sees, and what others see of the job.
+//! The view of a job inside its container, and the view of the job from outside.
 
 use std::collections::BTreeMap;
 
 use tidegate::{
     config::Cores,
-    queue::Message,
+    queue::{Message, TRACEPARENT, TRACESTATE},
     runner::{JobControl, JobEnd, OutputUse},
     runners::container::{ContainerManager, Mount},
 };
@@ -16,6 +16,7 @@ use crate::support::{engine::engine, logged::Logged, witness::Witness};
 trials! {
     tasks(Need::Engine): [
         a_job_has_the_variables_of_its_message_image_and_pool,
+        a_job_has_the_trace_of_its_message_or_none,
         applies_the_limits_of_the_pool,
         logs_both_streams_line_by_line_down_to_the_last_one_of_a_job_that_ends_at_once,
         reads_all_output_and_logs_no_more_than_the_limit,
@@ -66,13 +67,38 @@ async fn a_job_has_the_variables_of_its_message_image_and_pool() {
     assert!(!seen.contains_key("CARGO_PKG_NAME"), "{seen:?}");
 }
 
+async fn a_job_has_the_trace_of_its_message_or_none() {
+    const SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let engine = engine();
+    let witness = Witness::new();
+    let mut settings =
+        engine.script("echo \"${TRACEPARENT-none} ${TRACESTATE-none}\" >>/folder/told");
+    settings.mounts = vec![folder(&witness)];
+    let mut traced = message();
+    traced.headers = [
+        (TRACEPARENT.to_owned(), SAMPLED.into()),
+        (TRACESTATE.to_owned(), "congo=t61rcWkgMzE".into()),
+    ]
+    .into();
+    let mut malformed = message();
+    malformed.headers = [(TRACEPARENT.to_owned(), "00-0-0-01".into())].into();
+    for message in [traced, malformed, message()] {
+        let end = run(settings.clone(), message).await;
+        assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
+    }
+    let told = std::fs::read_to_string(witness.folder().join("told")).expect("a file");
+    let lines: Vec<_> = told.lines().collect();
+    let own = format!("{SAMPLED} congo=t61rcWkgMzE");
+    assert_eq!(lines, [own.as_str(), "none none", "none none"]);
+}
+
 async fn applies_the_limits_of_the_pool() {
     let engine = engine();
     let witness = Witness::new();
     let script = "pwd; id -u; id -g; cat /proc/self/mounts | grep ' /read '; ls /sys/class/net | tr '\\n' ' '; echo; \
                   touch /read/x 2>/dev/null || echo refused";
     let mut settings = engine.script(&format!("({script}) >/folder/seen"));
-    let path = witness.folder().to_str().expect("a path of text");
+    let path = witness.folder().to_str().expect("a UTF-8 path");
     settings.mounts = vec![
         folder(&witness),
         Mount::parse(&format!("{path}:/read:ro")).expect("a mount"),

@@ -17,13 +17,13 @@ use crate::support::engine::{Engine, engine};
 
 trials! {
     tasks(Need::Nothing): [
-        says_what_was_tried_where_no_engine_answers,
+        names_the_addresses_that_were_tried_if_no_engine_answers,
         a_limit_that_the_engine_drops_is_an_error,
     ],
     tasks(Need::Engine): [
-        an_image_that_does_not_exist_is_not_the_jobs_fault,
+        a_missing_image_is_not_a_failure_of_the_job,
         an_image_that_cannot_be_pulled_again_is_used_as_it_is,
-        what_the_engine_lacks_is_not_the_jobs_fault,
+        a_limit_that_the_engine_does_not_support_is_not_a_failure_of_the_job,
     ],
 }
 
@@ -45,7 +45,7 @@ async fn refusal(engine: Option<&Engine>, settings: ContainerSettings) -> String
     said
 }
 
-async fn says_what_was_tried_where_no_engine_answers() {
+async fn names_the_addresses_that_were_tried_if_no_engine_answers() {
     let mut settings = ContainerSettings::new("a");
     settings.engine = Some(EngineAddress::Unix("/no/such/engine.sock".into()));
     assert_eq!(
@@ -113,7 +113,7 @@ async fn a_limit_that_the_engine_drops_is_an_error() {
     );
 }
 
-async fn an_image_that_does_not_exist_is_not_the_jobs_fault() {
+async fn a_missing_image_is_not_a_failure_of_the_job() {
     let engine = engine();
     let mut settings = engine.settings("tidegate-test-no-such-image");
     let told = refusal(Some(engine), settings.clone()).await;
@@ -135,7 +135,7 @@ async fn an_image_that_cannot_be_pulled_again_is_used_as_it_is() {
     end.expect("the image is there");
 }
 
-async fn what_the_engine_lacks_is_not_the_jobs_fault() {
+async fn a_limit_that_the_engine_does_not_support_is_not_a_failure_of_the_job() {
     let engine = engine();
     let mut no_network = engine.script("exit 0");
     no_network.network = Some("no-such-network".to_owned());

@@ -1,4 +1,4 @@
-//! The same with jobs in cgroups of their own. All processes of such a job are killed at once.
+//! Orphans of jobs in cgroups of their own. All processes of such a job are killed at once.
 
 use std::path::PathBuf;
 
@@ -11,8 +11,8 @@ trials! {
         nothing_of_a_job_in_a_cgroup_outlives_a_guard_that_is_killed,
         a_chain_of_forks_in_a_cgroup_is_killed_at_once,
         hidden_processes_of_a_job_in_a_cgroup_end_with_it,
-        the_next_start_kills_what_a_dead_instance_left_and_spares_its_neighbours,
-        a_successor_spares_the_jobs_of_the_daemon_that_it_took_over_from,
+        the_next_start_kills_the_processes_of_a_dead_instance_and_no_others,
+        a_successor_does_not_kill_the_jobs_of_the_daemon_that_it_replaces,
         a_supervisor_in_a_cgroup_of_its_own_keeps_its_jobs_below_it,
         a_warm_process_has_a_cgroup_without_being_asked,
     ],
@@ -25,7 +25,7 @@ trials! {
     ],
     plain(Need::Controller("memory")): [
         a_job_has_the_memory_of_its_cgroup,
-        a_job_that_uses_too_much_memory_has_failed_and_is_said_to_have_run_out_of_it,
+        a_job_that_uses_too_much_memory_fails_with_out_of_memory_as_the_reason,
     ],
 }
 
@@ -41,7 +41,7 @@ fn cgroup_of(pid: Pid) -> String {
 }
 
 /// Kills one of the two while a job in a cgroup of its own tries to escape.
-fn nothing_outlives_in_a_cgroup(victim: Victim) {
+fn assert_nothing_outlives_in_a_cgroup(victim: Victim) {
     let hierarchy = hierarchy().expect("a hierarchy");
     let queue = Queue::new();
     let config = limited(&queue, FAMILY, "cgroup = \"always\"");
@@ -71,11 +71,11 @@ fn mount_of(hierarchy: &Path) -> PathBuf {
 }
 
 fn nothing_of_a_job_in_a_cgroup_outlives_a_supervisor_that_is_killed() {
-    nothing_outlives_in_a_cgroup(Victim::Supervisor);
+    assert_nothing_outlives_in_a_cgroup(Victim::Supervisor);
 }
 
 fn nothing_of_a_job_in_a_cgroup_outlives_a_guard_that_is_killed() {
-    nothing_outlives_in_a_cgroup(Victim::Guard);
+    assert_nothing_outlives_in_a_cgroup(Victim::Guard);
 }
 
 fn a_chain_of_forks_in_a_cgroup_is_killed_at_once() {
@@ -96,7 +96,7 @@ fn a_chain_of_forks_in_a_cgroup_is_killed_at_once() {
     assert_eq!(processes_in(daemon.dir()), Vec::<String>::new());
 }
 
-/// A process that no group and no variable leads to. Its job is over while another one runs.
+/// A process that cannot be found by its group or by a variable. Its job is over while another one runs.
 const LEAVES_A_STRANGER: &str = r#"
 case $(cat) in
 long) echo $$ >> long; exec sleep 1000;;
@@ -133,7 +133,7 @@ fn hidden_processes_of_a_job_in_a_cgroup_end_with_it() {
     assert!(!leaf.parent().unwrap().exists());
 }
 
-fn the_next_start_kills_what_a_dead_instance_left_and_spares_its_neighbours() {
+fn the_next_start_kills_the_processes_of_a_dead_instance_and_no_others() {
     let hierarchy = hierarchy().expect("a hierarchy");
     let script = "echo $$ >> pids; exec sleep 1000";
     let queues = [Queue::new(), Queue::new()];
@@ -147,7 +147,7 @@ fn the_next_start_kills_what_a_dead_instance_left_and_spares_its_neighbours() {
     let other = wait_for_pids(&neighbour, "pids", 1).remove(0);
     let leaf = mount_of(&hierarchy).join(cgroup_of(orphan.pid));
 
-    // Both are killed at once, which the promise excludes.
+    // Both are killed at once. In this case nothing is promised.
     let supervisor = supervisor(&dead);
     kill(supervisor, Signal::SIGSTOP).unwrap();
     kill(dead.pid(), Signal::SIGKILL).unwrap();
@@ -168,7 +168,7 @@ fn the_next_start_kills_what_a_dead_instance_left_and_spares_its_neighbours() {
     assert!(other.is_alive());
 }
 
-fn a_successor_spares_the_jobs_of_the_daemon_that_it_took_over_from() {
+fn a_successor_does_not_kill_the_jobs_of_the_daemon_that_it_replaces() {
     let hierarchy = hierarchy().expect("a hierarchy");
     let queue = Queue::new();
     let script = "echo $$ >> pids; until test -e go; do sleep 0.05; done";
@@ -277,9 +277,9 @@ fn a_job_at_its_process_limit_cannot_fork_and_other_jobs_can() {
     );
 }
 
-fn a_job_that_uses_too_much_memory_has_failed_and_is_said_to_have_run_out_of_it() {
+fn a_job_that_uses_too_much_memory_fails_with_out_of_memory_as_the_reason() {
     let queue = Queue::new();
-    // A child uses the memory. The shell that started it would go on.
+    // A child uses the memory. The shell that started it would continue.
     let script = "tail /dev/zero; echo survived >> survived";
     let keys = "memory_max = \"32MiB\"\n[pools.work.retry]\nmax_attempts = 1";
     let config = limited(&queue, script, keys);

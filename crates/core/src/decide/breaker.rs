@@ -4,7 +4,7 @@
 //!             a failure makes the share of failures too large
 //!    closed ──────────────────────────────────────────────────► open
 //!      ▲                                                        │  ▲
-//!      │ a trial ends in any way but failure         after its  │  │ a trial fails:
+//!      │ a trial does not fail                       after its  │  │ a trial fails:
 //!      └──────────────────────────── trial ◄──────────── pause ─┘  │ twice the pause
 //!                                      └───────────────────────────┘
 //! ```
@@ -14,11 +14,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Moment;
-use crate::text::{duration, first_chars};
+use crate::text::{counted, duration, first_chars};
 
 /// Parts of the window. Jobs are forgotten one part at a time, so that memory does not depend on the number of jobs.
 const PARTS: usize = 16;
-/// How often a pause may double.
+/// How many times a pause may double.
 const DOUBLINGS: u32 = 3;
 /// Limit on the characters of a failure's text that the cause quotes.
 const CAUSE_CHARS: usize = 200;
@@ -30,9 +30,9 @@ pub struct BreakerRules {
     pub failure_percent: u8,
     /// Length of the window. The precision is a sixteenth of it.
     pub window: Duration,
-    /// Fewest jobs in the window for a share to be computed: 1 or more.
+    /// The number of jobs that must be in the window before the breaker may open: 1 or more.
     pub min_jobs: u32,
-    /// How long the breaker stays open before a trial. Doubled with each failed trial, up to eight times.
+    /// How long the breaker stays open before a trial. Doubled after each failed trial, up to eight times this pause.
     pub pause: Duration,
 }
 
@@ -136,7 +136,7 @@ impl Breaker {
     /// Records that a job, which began at `began`, ended at `now`.
     ///
     /// A job that began before the breaker last closed is not in the window. A job that began before the end of the
-    /// pause is no trial. So jobs that were running when the breaker opened change nothing, however they end.
+    /// pause is not a trial. So jobs that were running when the breaker opened change nothing, however they end.
     pub fn ended(&mut self, began: Moment, now: Moment, ending: BreakerSignal<'_>) {
         match &self.open {
             None if began >= self.since => self.count(now, ending),
@@ -171,7 +171,8 @@ impl Breaker {
             cut_short: None,
             failed_trials: 0,
             cause: format!(
-                "breaker open: {failed} of the last {jobs} jobs failed within {window}; last: {}",
+                "breaker open: {failed} of the last {} failed within {window}; last: {}",
+                counted(jobs, "job"),
                 cut(why)
             ),
         });
@@ -188,11 +189,8 @@ impl Breaker {
         open.at = now;
         open.cut_short = None;
         open.failed_trials = open.failed_trials.saturating_add(1);
-        let (n, s) = match open.failed_trials {
-            1 => (String::from("a"), ""),
-            n => (n.to_string(), "s"),
-        };
-        open.cause = format!("breaker open: {n} trial{s} failed; last: {}", cut(why));
+        let trials = counted(open.failed_trials, "trial");
+        open.cause = format!("breaker open: {trials} failed; last: {}", cut(why));
     }
 
     fn until(&self, open: &Open) -> Moment {

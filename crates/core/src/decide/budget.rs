@@ -1,7 +1,7 @@
 //! Budget: the pools of one supervisor divide a limited number of workers.
 //!
-//! Each pool with work first gets its floor. What remains goes to the pools that want more, in proportion to their
-//! weights, and no pool gets more than it wants. So no worker stays unused while any pool wants one.
+//! Each pool with work first gets its floor. The rest goes to the pools that need more, in proportion to their weights,
+//! and no pool gets more than it needs. So no worker stays unused while a pool needs one.
 //!
 //! The limit holds for live workers, not only for the numbers: a pool grows only into workers that no other pool has.
 
@@ -10,14 +10,15 @@ use std::{
     collections::BinaryHeap,
 };
 
+use crate::text::counted;
 use serde::{Deserialize, Serialize};
 
-/// What one pool needs.
+/// The need of one pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolNeed {
     /// Its weight: 1 or more.
     pub weight: u32,
-    /// The workers that its own policy wants.
+    /// The number of workers that its own policy gives.
     pub wanted: u32,
     /// The workers that it gets before all others: its `min_active` while it has work, otherwise 0.
     pub floor: u32,
@@ -37,7 +38,7 @@ pub struct Allowance {
 /// Divides `total` workers among the pools, in their order.
 ///
 /// # Guarantees
-/// The parts add up to `total`, or to all that the pools want if that is less. No pool gets more than it wants. Each
+/// The parts add up to `total`, or to all that the pools need if that is less. No pool gets more than it needs. Each
 /// pool gets its floor, if the floors fit within `total`.
 ///
 /// ```
@@ -73,13 +74,16 @@ pub fn allowances(total: u32, needs: &[PoolNeed]) -> Vec<Allowance> {
             true => Allowance {
                 workers: room,
                 why: format!(
-                    "the other pools still have {elsewhere} of the supervisor's {total} workers"
+                    "the other pools still have {elsewhere} of the supervisor's {}",
+                    counted(total, "worker")
                 ),
             },
             false => Allowance {
                 workers: part,
                 why: format!(
-                    "its part of the supervisor's {total} workers for {pools} pools, by weight and need"
+                    "its part of the supervisor's {} for {}, by weight and need",
+                    counted(total, "worker"),
+                    counted(pools, "pool")
                 ),
             },
         }
@@ -91,7 +95,7 @@ pub fn allowances(total: u32, needs: &[PoolNeed]) -> Vec<Allowance> {
         .collect()
 }
 
-/// Raises `base` towards `limits` until `total` is used up: equal levels of workers per weight, as water fills vessels.
+/// Raises `base` towards `limits` until `total` is used up: each receives the same number of workers per weight, up to its limit.
 /// The last workers, fewer than there are pools, go to the pools that are lowest for their weight.
 fn fill(total: u32, weights: &[u32], limits: &[u32], base: &[u32]) -> Vec<u32> {
     let mut parts: Vec<u32> = base.to_vec();
@@ -120,7 +124,7 @@ fn fill(total: u32, weights: &[u32], limits: &[u32], base: &[u32]) -> Vec<u32> {
     parts
 }
 
-/// How full a pool is with one more worker, for its weight.
+/// The fill level of a pool with one more worker, divided by its weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Level {
     workers: u32,
@@ -169,11 +173,11 @@ mod tests {
             (10, &[need(1, 3, 1), need(1, 4, 1)], &[3, 4]),
             (10, &[need(1, 50, 1), need(1, 50, 1)], &[5, 5]),
             (10, &[need(4, 50, 0), need(1, 50, 0)], &[8, 2]),
-            // What one pool does not want goes to the others.
+            // Workers that one pool does not need go to the others.
             (10, &[need(1, 2, 1), need(1, 50, 1)], &[2, 8]),
             // The floor comes before the weight.
             (10, &[need(100, 50, 0), need(1, 50, 3)], &[7, 3]),
-            // A pool without work has no floor and wants nothing.
+            // A pool without work has no floor and needs no worker.
             (10, &[need(1, 0, 0), need(1, 50, 1)], &[0, 10]),
             // The floors do not fit.
             (3, &[need(1, 9, 2), need(1, 9, 2)], &[2, 1]),

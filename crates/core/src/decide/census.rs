@@ -29,7 +29,7 @@ pub enum Phase {
     Busy,
     /// Holds a delivery, and leaves after that delivery is settled. Still live, and its job still counts as demand.
     Retiring,
-    /// Was told to leave. It is not demand or capacity, but it still counts towards `max`.
+    /// Was told to leave. It counts neither as demand nor as capacity, but it still counts towards `max`.
     Draining,
 }
 
@@ -62,7 +62,7 @@ impl Counts {
     }
 
     /// All workers that count towards `max`.
-    pub fn places(&self) -> u32 {
+    pub fn towards_max(&self) -> u32 {
         self.live() + self.draining
     }
 }

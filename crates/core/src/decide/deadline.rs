@@ -38,7 +38,7 @@ impl DeliveryDeadlines {
         }
     }
 
-    /// Whether a delivery that has waited so long for its worker may still start: its job's own timeout must come
+    /// Whether a delivery that has waited for its worker for this time may still start: its job's own timeout must come
     /// before the deadline. If the job has no timeout, or one longer than the whole time, half of the time must be
     /// left.
     pub fn is_worth_starting(&self, waited: Duration, timeout: Option<Duration>) -> bool {
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waited_is_started_while_its_timeout_still_comes_first() {
+    fn a_delivery_that_waited_is_started_if_its_timeout_ends_before_the_deadline() {
         let deadlines = DeliveryDeadlines::new(s(1800), s(10));
         for (waited, timeout, worth) in [
             (0, Some(300), true),
@@ -101,7 +101,7 @@ mod tests {
         clippy::disallowed_methods,
         reason = "what is tested is that the clock can hold the sum"
     )]
-    fn a_deadline_that_never_comes_is_still_a_time() {
+    fn an_unlimited_deadline_can_be_added_to_an_instant() {
         let deadlines = DeliveryDeadlines::new(Duration::MAX, s(10));
         assert!(
             std::time::Instant::now()
@@ -113,7 +113,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_hours_are_in_order_and_leave_time_for_each(ack in 1u64..3_000_000_000, grace in 0u64..3_000_000_000) {
+        fn the_deadlines_are_in_order_and_leave_time_for_each(ack in 1u64..3_000_000_000, grace in 0u64..3_000_000_000) {
             let (ack, grace) = (Duration::from_millis(ack), Duration::from_millis(grace));
             let deadlines = DeliveryDeadlines::new(ack, grace);
             prop_assert!(ack / 2 <= deadlines.stop && deadlines.stop < deadlines.abandon && deadlines.abandon < deadlines.settle);

@@ -7,21 +7,12 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Breaker, BreakerRules, BreakerSignal, BreakerState, Intake, JobId, Moment};
+use super::{
+    Breaker, BreakerRules, BreakerSignal, BreakerState, Intake, JobId, Moment, fault_pause,
+};
 
-/// First pause after a runner could not start.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Longest pause.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Number of different messages in a row whose commands did not start, at which the pool is faulted.
 const LAUNCH_FAILURES: usize = 3;
-
-/// The pause after this many failures in a row: 1 s, doubled for each further failure, up to a minute.
-pub fn fault_pause(failures: u32) -> Duration {
-    FIRST_PAUSE
-        .saturating_mul(2u32.saturating_pow(failures.saturating_sub(1)))
-        .min(MAX_PAUSE)
-}
 
 /// The causes that keep a pool from taking messages.
 #[derive(Debug, Clone, Default)]
@@ -68,12 +59,12 @@ impl IntakeState {
         } else if self.blocked > 0 {
             Intake::Blocked
         } else {
-            self.trouble(now)
+            self.intake_after_failures(now)
         }
     }
 
     /// The intake that fault and breaker allow. A pause of one comes before a trial of the other.
-    fn trouble(&self, now: Moment) -> Intake {
+    fn intake_after_failures(&self, now: Moment) -> Intake {
         let fault = self.fault.as_ref();
         let breaker = self.breaker.as_ref().map(|breaker| breaker.state(now));
         match (fault, breaker) {
@@ -134,7 +125,7 @@ impl IntakeState {
         self.pool_failed.as_deref()
     }
 
-    /// Marks the pool as ending, for good.
+    /// Marks the pool as ending. This cannot be undone.
     pub fn drain(&mut self) {
         self.draining = true;
     }
@@ -198,7 +189,7 @@ impl IntakeState {
     }
 
     /// Whether there is a fault, or launches have failed.
-    pub fn is_troubled(&self) -> bool {
+    pub fn has_failures(&self) -> bool {
         self.fault.is_some() || !self.launch_failures.is_empty()
     }
 

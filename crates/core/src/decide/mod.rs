@@ -8,6 +8,8 @@ mod breaker;
 mod budget;
 mod census;
 mod deadline;
+mod fault_pause;
+mod inputs;
 mod intake;
 mod measure;
 mod model;
@@ -15,8 +17,10 @@ mod names;
 mod observe;
 mod openings;
 mod orders;
+mod own_policy;
 mod plan;
 mod policy;
+mod programs;
 mod reconcile;
 mod record;
 mod scaling_policy;
@@ -24,6 +28,7 @@ mod schedule;
 mod share;
 mod stabiliser;
 mod state;
+mod steering;
 mod stuck;
 mod target_wait;
 
@@ -32,9 +37,12 @@ pub use self::{
     budget::{Allowance, PoolNeed, allowances, divide_workers},
     census::{Census, CensusWorker, Counts, Phase},
     deadline::{DeliveryDeadlines, margin},
-    intake::{FaultKind, IntakeState, JobEnded, fault_pause},
+    fault_pause::fault_pause,
+    inputs::Inputs,
+    intake::{FaultKind, IntakeState, JobEnded},
     measure::{
-        Arrivals, FAST, Measured, Meter, SERVICE_CONSTANT, SLOW, Spread, Timings, WAIT_CONSTANT,
+        Arrivals, FAST, Measured, Meter, Rates, SERVICE_CONSTANT, SLOW, Spread, Timings,
+        WAIT_CONSTANT,
     },
     model::{JobId, Moment, PoolName, QueueName, RunnerId, WorkerId},
     names::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, may_break_error_texts, name_room},
@@ -44,11 +52,13 @@ pub use self::{
         By, ByHand, Changed, Closed, Configured, Expired, Order, OrderRefused, Orders, SetPolicy,
         Shrinking,
     },
+    own_policy::{OwnPolicy, PolicyChoice},
     plan::{Bounds, Plan, PlanSummary, plan},
     policy::{DEFAULT_MAX, Policy, PolicyKind, Step},
+    programs::{HeldBy, ProgramStop, Replacements, STEADY_AFTER, assumed_held},
     reconcile::{EventKind, ReconcileResult, Reconciler, Reconciliation, Rules},
-    record::{Decision, Inputs, Rule, Term, TermName},
-    scaling_policy::{OwnPolicy, PolicyChoice, Rates, Recommendation, ScalingPolicy, Situation},
+    record::{Decision, Rule, Term, TermName},
+    scaling_policy::{Recommendation, ScalingPolicy, Situation},
     schedule::{
         Cron, CronParseError, NextOpening, OpenEntry, Schedule, ScheduleEntry, ScheduleState,
         ScheduledBounds,
@@ -59,6 +69,7 @@ pub use self::{
     },
     stabiliser::Scaling,
     state::{Link, PoolState, StateScene, pool_state},
+    steering::{SteeringAct, SteeringOutcome},
     stuck::{Depth, STUCK_AFTER, StuckInputs, StuckWatch},
     target_wait::{TargetWait, Utilisation},
 };

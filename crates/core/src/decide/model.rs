@@ -85,7 +85,8 @@ id! {
 /// Pure code takes an instant as an argument and reads no clock, so that it can be tested and simulated without
 /// waiting.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Moment(Duration);
+#[serde(transparent)]
+pub struct Moment(#[serde(with = "crate::json_time::seconds")] Duration);
 
 impl Moment {
     /// The supervisor's start.

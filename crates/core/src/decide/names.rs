@@ -33,14 +33,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_beyond_ascii_has_less_room() {
+    fn a_name_beyond_ascii_must_be_shorter() {
         assert_eq!(name_room("jobs", ".dead"), 250);
         assert_eq!(name_room("aufträge", ".dead"), 214);
         assert_eq!(name_room("jobs", &"x".repeat(300)), 0);
     }
 
     #[test]
-    fn only_long_names_beyond_ascii_are_asked_for_apart() {
+    fn only_long_names_beyond_ascii_may_break_error_texts() {
         assert!(!may_break_error_texts(&"a".repeat(255)));
         assert!(!may_break_error_texts("aufträge"));
         assert!(may_break_error_texts(&"ä".repeat(24)));

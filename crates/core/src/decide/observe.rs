@@ -5,14 +5,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Allowance, Arrivals, Group, Moment, Timings};
+use super::{Allowance, Arrivals, Group, HeldBy, Moment, Timings};
 
 /// The facts at the start of a reconcile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observation {
-    /// When.
+    /// The time of the reconcile.
     pub at: Moment,
-    /// When, in wall time, if that is known.
+    /// The same time on the wall clock, if that is known.
     pub wall: Option<Timestamp>,
     /// The result of this reconcile's probe of the queue.
     pub probe: Probe,
@@ -23,6 +23,8 @@ pub struct Observation {
     pub held: u64,
     /// Live workers that hold a delivery. Fewer than `held` if prefetch is above 1.
     pub holders: u32,
+    /// How `held` and `holders` are known.
+    pub held_by: HeldBy,
     /// When the last delivery was taken.
     pub last_taken: Option<Moment>,
     /// Jobs that this pool has ever removed from the queue: done, moved to a retry queue, or dead-lettered.
@@ -45,7 +47,7 @@ pub struct Observation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probe {
     /// No probe was made for this reconcile: the last result still holds.
-    Held,
+    Skipped,
     /// The broker answered.
     Answered {
         /// Messages ready.
@@ -146,7 +148,7 @@ pub struct Reading {
 
 /// The result of a probe, after the check whether it can be trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum ProbeTrust {
+pub(super) enum CheckedProbe {
     Fresh(u64),
     Stale(String),
     Missing,
@@ -157,19 +159,19 @@ impl Observation {
     /// consumers do not mean an empty queue: a quorum queue without a leader answers 0 messages and 0 consumers. A
     /// broker that counts any consumer is the queue's leader, even if it counts fewer than we have: a quorum queue with
     /// a single active consumer counts only that one.
-    pub(super) fn believed(&self, last: &ProbeTrust) -> ProbeTrust {
+    pub(super) fn check_probe(&self, last: &CheckedProbe) -> CheckedProbe {
         match &self.probe {
-            Probe::Held => last.clone(),
+            Probe::Skipped => last.clone(),
             Probe::Answered {
                 ready: 0,
                 consumers: 0,
-            } if self.consumers > 0 => ProbeTrust::Stale(format!(
+            } if self.consumers > 0 => CheckedProbe::Stale(format!(
                 "0 ready, but the broker counts no consumers where we hold {}",
                 self.consumers
             )),
-            Probe::Answered { ready, .. } => ProbeTrust::Fresh(*ready),
-            Probe::Failed { why } => ProbeTrust::Stale(why.clone()),
-            Probe::Missing => ProbeTrust::Missing,
+            Probe::Answered { ready, .. } => CheckedProbe::Fresh(*ready),
+            Probe::Failed { why } => CheckedProbe::Stale(why.clone()),
+            Probe::Missing => CheckedProbe::Missing,
         }
     }
 }

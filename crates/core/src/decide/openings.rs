@@ -7,17 +7,17 @@ use super::Moment;
 /// First pause after a consumer could not be opened.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause after a failure that may pass by itself.
-const PASSING: Duration = Duration::from_secs(5);
+const TEMPORARY_MAX_PAUSE: Duration = Duration::from_secs(5);
 /// Longest pause after a failure that an operator must fix. Each attempt writes a line to the broker's log.
-const LASTING: Duration = Duration::from_secs(30);
+const PERMANENT_MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalKind {
     /// It may pass by itself.
-    Passing,
+    Temporary,
     /// An operator must change something: a permission, or the queue.
-    Lasting,
+    Permanent,
     /// The broker grants no more consumers. The open ones continue.
     Full,
 }
@@ -26,7 +26,7 @@ pub enum RefusalKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsumerRefusal {
     /// The kind of the failure.
-    pub ground: RefusalKind,
+    pub kind: RefusalKind,
     /// The cause in one line, without credentials.
     pub why: String,
 }
@@ -45,9 +45,9 @@ impl Openings {
     pub fn failed(&mut self, now: Moment, refusal: ConsumerRefusal) {
         let is_same_burst = self.failures > 0 && now < self.until;
         if !is_same_burst {
-            let longest = match refusal.ground {
-                RefusalKind::Passing | RefusalKind::Full => PASSING,
-                RefusalKind::Lasting => LASTING,
+            let longest = match refusal.kind {
+                RefusalKind::Temporary | RefusalKind::Full => TEMPORARY_MAX_PAUSE,
+                RefusalKind::Permanent => PERMANENT_MAX_PAUSE,
             };
             let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(self.failures));
             self.until = now + pause.min(longest);
@@ -61,7 +61,7 @@ impl Openings {
         self.failures = 0;
         // An open consumer does not prove that another one may be opened.
         self.refusal
-            .take_if(|known| known.ground != RefusalKind::Full);
+            .take_if(|known| known.kind != RefusalKind::Full);
     }
 
     /// There are as many consumers as wanted.
@@ -70,7 +70,7 @@ impl Openings {
     }
 
     /// How many of the `wanted` consumers may be opened at once. `opening` says whether others are being opened.
-    pub fn most(&self, now: Moment, wanted: u32, opening: bool) -> u32 {
+    pub fn may_open(&self, now: Moment, wanted: u32, opening: bool) -> u32 {
         match self.failures {
             0 => wanted,
             _ if opening || now < self.until => 0,
@@ -98,18 +98,18 @@ mod tests {
         Moment::after_start(Duration::from_millis(ms))
     }
 
-    fn refusal(ground: RefusalKind) -> ConsumerRefusal {
+    fn refusal(kind: RefusalKind) -> ConsumerRefusal {
         ConsumerRefusal {
-            ground,
+            kind,
             why: String::from("because"),
         }
     }
 
     #[test]
-    fn pauses_grow_by_what_kind_of_trouble_it_is() {
-        for (ground, pauses) in [
+    fn pauses_grow_up_to_a_limit_for_each_kind_of_failure() {
+        for (kind, pauses) in [
             (
-                RefusalKind::Passing,
+                RefusalKind::Temporary,
                 [500, 1000, 2000, 4000, 5000, 5000, 5000, 5000],
             ),
             (
@@ -117,44 +117,44 @@ mod tests {
                 [500, 1000, 2000, 4000, 5000, 5000, 5000, 5000],
             ),
             (
-                RefusalKind::Lasting,
+                RefusalKind::Permanent,
                 [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000],
             ),
         ] {
             let mut openings = Openings::default();
             let mut now = 0;
-            assert_eq!(openings.most(at(now), 7, true), 7);
+            assert_eq!(openings.may_open(at(now), 7, true), 7);
             for pause in pauses {
-                openings.failed(at(now), refusal(ground));
+                openings.failed(at(now), refusal(kind));
                 // Others of the same burst.
-                openings.failed(at(now), refusal(ground));
-                openings.failed(at(now + 1), refusal(ground));
+                openings.failed(at(now), refusal(kind));
+                openings.failed(at(now + 1), refusal(kind));
                 assert_eq!(
-                    openings.most(at(now + pause - 1), 7, false),
+                    openings.may_open(at(now + pause - 1), 7, false),
                     0,
-                    "{ground:?}"
+                    "{kind:?}"
                 );
                 now += pause;
-                assert_eq!(openings.most(at(now), 7, false), 1, "{ground:?}");
-                assert_eq!(openings.most(at(now), 7, true), 0);
+                assert_eq!(openings.may_open(at(now), 7, false), 1, "{kind:?}");
+                assert_eq!(openings.may_open(at(now), 7, true), 0);
             }
             openings.opened();
-            assert_eq!(openings.most(at(now), 7, false), 7);
+            assert_eq!(openings.may_open(at(now), 7, false), 7);
         }
     }
 
     #[test]
-    fn one_that_opens_ends_a_trouble_but_not_a_limit() {
-        for (ground, is_known) in [
-            (RefusalKind::Passing, false),
-            (RefusalKind::Lasting, false),
+    fn an_open_consumer_ends_a_failure_but_not_a_limit() {
+        for (kind, is_known) in [
+            (RefusalKind::Temporary, false),
+            (RefusalKind::Permanent, false),
             (RefusalKind::Full, true),
         ] {
             let mut openings = Openings::default();
-            openings.failed(at(0), refusal(ground));
+            openings.failed(at(0), refusal(kind));
             openings.opened();
             assert!(!openings.is_failing());
-            assert_eq!(openings.refusal().is_some(), is_known, "{ground:?}");
+            assert_eq!(openings.refusal().is_some(), is_known, "{kind:?}");
             openings.satisfied();
             assert_eq!(openings.refusal(), None);
         }

@@ -7,7 +7,7 @@
 //! # What survives a reload and a restart
 //!
 //! - A pause, a drain, a pin and "do not shrink" are not in the configuration file. They survive a reload and a restart
-//!   until the operator lifts them or they expire.
+//!   until the operator removes them or they expire.
 //! - A policy set by hand is in force until the `policy` or `scaling` of that pool in the file changes, in a reload or
 //!   before a restart. Then the file wins, because it is the later decision ([`Orders::yield_to`]).
 //! - A pool that is removed from the file loses its orders.
@@ -18,9 +18,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Intake, Policy, Scaling};
+use super::{Intake, Policy, Scaling, SteeringAct};
+use crate::text::time;
 
-/// Most bytes of a [`By`].
+/// The maximum length of a [`By`] in bytes.
 const BY_BYTES: usize = 128;
 
 /// The operator's orders for one pool. Empty if there are none.
@@ -53,7 +54,7 @@ pub struct ByHand<T> {
     pub by: By,
     /// When it was ordered, in wall time.
     pub since: Timestamp,
-    /// When it ends by itself. Without this, the operator must lift it.
+    /// When it ends by itself. Without this, the operator must remove it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
 }
@@ -194,14 +195,14 @@ pub enum Order {
 
 impl Order {
     /// Name of the order, for logs and metrics.
-    pub fn act(&self) -> &'static str {
+    pub fn act(&self) -> SteeringAct {
         match self {
-            Self::Pause { .. } => "pause",
-            Self::Drain => "drain",
-            Self::Resume => "resume",
-            Self::Pin { .. } | Self::Unpin => "scale",
-            Self::ForbidShrinking { .. } | Self::AllowShrinking => "shrinking",
-            Self::SetPolicy(_) | Self::ResetPolicy => "policy",
+            Self::Pause { .. } => SteeringAct::Pause,
+            Self::Drain => SteeringAct::Drain,
+            Self::Resume => SteeringAct::Resume,
+            Self::Pin { .. } | Self::Unpin => SteeringAct::Scale,
+            Self::ForbidShrinking { .. } | Self::AllowShrinking => SteeringAct::Shrinking,
+            Self::SetPolicy(_) | Self::ResetPolicy => SteeringAct::Policy,
         }
     }
 
@@ -225,7 +226,7 @@ pub enum Changed {
 #[non_exhaustive]
 pub enum OrderRefused {
     /// The end is in the past.
-    #[error("its end, {until:.0}, has passed")]
+    #[error("its end, {}, has passed", time(*until))]
     EndHasPassed {
         /// Its end.
         until: Timestamp,
@@ -308,7 +309,7 @@ impl Orders {
     }
 
     /// Removes invalid orders: the orders come from a file that other programs may have changed. Returns the problem.
-    pub fn mend(&mut self) -> Option<&'static str> {
+    pub fn drop_invalid(&mut self) -> Option<&'static str> {
         let wrong = self.policy.as_ref()?.what.is_sound().err()?;
         self.policy = None;
         Some(wrong)
@@ -388,9 +389,9 @@ impl SetPolicy {
 /// `by root over the socket since 2026-01-02T03:04:05Z`, with the end if there is one.
 impl<T> fmt::Display for ByHand<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "by {} since {:.0}", self.by, self.since)?;
+        write!(f, "by {} since {}", self.by, time(self.since))?;
         match self.until {
-            Some(until) => write!(f, " until {until:.0}"),
+            Some(until) => write!(f, " until {}", time(until)),
             None => Ok(()),
         }
     }

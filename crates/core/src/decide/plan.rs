@@ -19,7 +19,7 @@ pub struct Plan {
     pub stop: Vec<WorkerId>,
     /// Idle runners to delete, newest first.
     pub delete: Vec<RunnerId>,
-    /// Busy workers to mark: each goes after its job is settled. Newest first.
+    /// Busy workers to mark: each stops after its job is settled. Newest first.
     pub retire: Vec<WorkerId>,
     /// Busy workers whose jobs are stopped and given back. Newest first. Empty unless the pool allows it.
     pub preempt: Vec<WorkerId>,
@@ -42,7 +42,7 @@ pub struct PlanSummary {
 /// The bounds of every plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Most workers, including draining ones.
+    /// The maximum number of workers, including draining ones.
     pub max: u32,
     /// Whether scaling down may stop running jobs.
     pub preempt: bool,
@@ -54,7 +54,7 @@ impl Plan {
         *self == Self::default()
     }
 
-    /// *Bare* workers that are started. Negative if they are stopped. A worker that goes with its runner is counted as
+    /// *Bare* workers that are started. Negative if they are stopped. A worker that stops with its runner is counted as
     /// the end of that runner, not here.
     pub fn workers_diff(&self) -> i64 {
         i64::from(self.spawn) - i64::from(self.bare_stopped)
@@ -81,8 +81,8 @@ fn count<T>(items: &[T]) -> u32 {
 ///
 /// # Guarantees
 /// Applying the plan reaches `expected`, as far as [`Bounds::max`] and draining workers allow. Planning again on the
-/// result gives an empty plan. No runner goes while a bare worker stays. Without [`Bounds::preempt`] no running job is
-/// stopped.
+/// result gives an empty plan. No runner is stopped while a bare worker stays. Without [`Bounds::preempt`] no running
+/// job is stopped.
 pub fn plan(expected: u32, census: &Census, bounds: Bounds) -> Plan {
     let counts = census.counts();
     let staying = counts.staying();
@@ -91,8 +91,8 @@ pub fn plan(expected: u32, census: &Census, bounds: Bounds) -> Plan {
     if expected > staying {
         let wanted = expected - staying;
         plan.lift = newest(census, Phase::Retiring, wanted);
-        let places = bounds.max.saturating_sub(counts.places());
-        plan.spawn = (wanted - count(&plan.lift)).min(places);
+        let free = bounds.max.saturating_sub(counts.towards_max());
+        plan.spawn = (wanted - count(&plan.lift)).min(free);
     } else {
         let surplus = staying - expected;
         plan.stop = newest(census, Phase::Waiting, surplus);
@@ -231,13 +231,13 @@ mod tests {
     }
 
     #[test]
-    fn marks_are_lifted_before_anything_is_spawned() {
+    fn marks_to_retire_are_removed_before_a_worker_is_started() {
         let plan = plan(6, &census(0, 0, 2, 3, 0), ROOMY);
         assert_eq!((plan.lift.len(), plan.spawn), (3, 1));
     }
 
     #[test]
-    fn a_draining_worker_holds_its_place_under_max() {
+    fn a_draining_worker_still_counts_towards_max() {
         let bounds = Bounds {
             max: 5,
             preempt: false,
@@ -299,13 +299,13 @@ mod tests {
         fn applying_a_plan_reaches_the_expected_quantity(
             census in any_census(), expected in 0u32..80, spare in 0u32..40, preempt: bool,
         ) {
-            let bounds = Bounds { max: census.counts().places() + spare, preempt };
+            let bounds = Bounds { max: census.counts().towards_max() + spare, preempt };
             let expected = expected.min(bounds.max);
             let after = census.after(&plan(expected, &census, bounds)).counts();
             // Fewer only if draining workers still count towards `max`.
             let reachable = expected.min(bounds.max - census.counts().draining - after.retiring);
             prop_assert_eq!(after.staying(), reachable);
-            prop_assert!(after.places() <= bounds.max);
+            prop_assert!(after.towards_max() <= bounds.max);
             prop_assert_eq!(after.idle + after.bare + after.busy, after.staying());
         }
 
@@ -334,7 +334,7 @@ mod tests {
         }
 
         #[test]
-        fn someone_consumes_or_works_wherever_any_worker_is_expected(
+        fn if_a_worker_is_expected_at_least_one_consumes_or_works(
             census in any_census(), expected in 1u32..80,
         ) {
             let after = census.after(&plan(expected, &census, ROOMY)).counts();

@@ -4,7 +4,10 @@ use std::{fmt, num::NonZeroU32, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Inputs, Recommendation, TargetWait, Utilisation};
+use super::{
+    Inputs, Recommendation, ScalingPolicy, ScheduledBounds, Situation, TargetWait, Utilisation,
+};
+use crate::text::{counted, form_for};
 
 /// A pure function from the queue's state to a number of workers, with its bounds.
 ///
@@ -14,10 +17,10 @@ pub struct Policy {
     /// The function.
     #[serde(flatten)]
     pub kind: PolicyKind,
-    /// Fewest workers, from the first work until the queue is empty.
+    /// The minimum number of workers, from the first message until the queue is empty.
     pub min_active: u32,
-    /// Most workers of this pool, for any demand. It applies to one daemon: the limits of several daemons on one queue
-    /// add up.
+    /// The maximum number of workers of this pool, for any demand. It applies to one daemon: the limits of several
+    /// daemons on one queue add up.
     pub max: u32,
 }
 
@@ -67,7 +70,7 @@ impl From<Step> for (u64, u32) {
     }
 }
 
-/// Default for the most workers of a pool.
+/// Default for the maximum number of workers of a pool.
 pub const DEFAULT_MAX: u32 = 50;
 
 impl Default for Policy {
@@ -160,9 +163,16 @@ impl Policy {
             }
             PolicyKind::Backlog { jobs_per_worker } => {
                 let workers = demand.div_ceil(u64::from(jobs_per_worker.get()));
+                let each = match jobs_per_worker.get() {
+                    1 => String::from("job"),
+                    jobs => jobs.to_string(),
+                };
                 Recommendation::new(
                     u32::try_from(workers).unwrap_or(u32::MAX),
-                    format!("{demand} jobs of demand, one worker for each {jobs_per_worker}"),
+                    format!(
+                        "{} of demand, one worker for each {each}",
+                        counted(demand, "job")
+                    ),
                 )
             }
             PolicyKind::Steps { steps } => match steps.iter().rfind(|step| step.demand <= demand) {
@@ -171,17 +181,52 @@ impl Policy {
                     workers,
                 }) => Recommendation::new(
                     *workers,
-                    format!("{demand} jobs of demand reach the step [{from}, {workers}]"),
+                    format!(
+                        "{} of demand {} the step [{from}, {workers}]",
+                        counted(demand, "job"),
+                        form_for(demand, "reaches", "reach")
+                    ),
                 ),
-                None => Recommendation::new(0, format!("{demand} jobs of demand reach no step")),
+                None => {
+                    let reach = form_for(demand, "reaches", "reach");
+                    let jobs = counted(demand, "job");
+                    Recommendation::new(0, format!("{jobs} of demand {reach} no step"))
+                }
             },
             PolicyKind::TargetWait(wait) => wait.recommendation(inputs, expected),
         }
     }
 
+    /// The policy in force while a schedule sets these bounds. A bound in which `by_hand` differs from this, the
+    /// configured policy, was set by the operator, and stays. A floor above the ceiling is lowered to it.
+    pub(super) fn scheduled(&self, bounds: &ScheduledBounds, by_hand: Option<&Self>) -> Self {
+        let mut policy = by_hand.unwrap_or(self).clone();
+        if let Some(max) = bounds.max.filter(|_| policy.max == self.max) {
+            policy.max = max;
+        }
+        if let Some(floor) = bounds
+            .min_active
+            .filter(|_| policy.min_active == self.min_active)
+        {
+            policy.min_active = floor;
+        }
+        policy.min_active = policy.min_active.min(policy.max);
+        policy
+    }
+
     /// Whether the policy asks for more than demand.
     pub fn needs_measurements(&self) -> bool {
         matches!(self.kind, PolicyKind::TargetWait(_))
+    }
+}
+
+impl ScalingPolicy for Policy {
+    fn recommend(&mut self, situation: &Situation<'_>) -> Recommendation {
+        self.recommendation(situation.inputs, situation.expected)
+    }
+
+    fn describe(&self) -> String {
+        self.to_string()
     }
 }
 
@@ -202,6 +247,11 @@ impl fmt::Display for Policy {
             }
             PolicyKind::TargetWait(wait) => write!(f, "{wait}")?,
         }
-        write!(f, ", {} to {} workers", self.min_active, self.max)
+        write!(
+            f,
+            ", {} to {}",
+            self.min_active,
+            counted(self.max, "worker")
+        )
     }
 }

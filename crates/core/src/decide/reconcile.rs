@@ -4,14 +4,15 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::text::duration;
+use crate::text::{counted, duration, form_for};
 
 use super::{
-    Arrivals, Bounds, Census, Counts, Decision, DrainAfter, Group, Inputs, Intake, Measured,
-    Moment, Observation, Orders, OwnPolicy, Plan, Policy, Probe, Reading, Recommendation, Rule,
-    Scaling, ScalingPolicy as _, Schedule, ScheduleState, ScheduledBounds, Situation, TermName,
+    Arrivals, Bounds, Census, Counts, Decision, DrainAfter, Group, HeldBy, Inputs, Intake,
+    Measured, Moment, Observation, Orders, OwnPolicy, Plan, Policy, Probe, Reading, Recommendation,
+    Rule, Scaling, ScalingPolicy as _, Schedule, ScheduleState, ScheduledBounds, Situation,
+    TermName,
     measure::ArrivalMeter,
-    observe::ProbeTrust,
+    observe::CheckedProbe,
     plan::plan,
     record::Calculation,
     schedule::ScheduleCache,
@@ -57,6 +58,9 @@ pub struct ReconcileResult {
     pub workers_diff: i64,
     /// Number of metric events of each kind that cleanup, flush and delete issued together.
     pub metric_stats: BTreeMap<EventKind, u64>,
+    /// Running jobs that a flush told to stop. Each ends later, and its end is an event of its own.
+    #[serde(default)]
+    pub jobs_told: u64,
 }
 
 impl ReconcileResult {
@@ -64,6 +68,7 @@ impl ReconcileResult {
     #[must_use]
     pub fn and(mut self, later: &Self) -> Self {
         self.workers_diff += later.workers_diff;
+        self.jobs_told += later.jobs_told;
         for (kind, events) in &later.metric_stats {
             *self.metric_stats.entry(*kind).or_default() += events;
         }
@@ -90,7 +95,7 @@ pub enum EventKind {
 /// ```
 /// use std::time::Duration;
 /// use tidegate_core::decide::{
-///     Census, DrainAfter, Intake, Moment, Observation, Policy, Probe, Reconciler, Rules, Scaling, Schedule,
+///     Census, DrainAfter, HeldBy, Intake, Moment, Observation, Policy, Probe, Reconciler, Rules, Scaling, Schedule,
 ///     Timings,
 /// };
 ///
@@ -118,6 +123,7 @@ pub enum EventKind {
 ///     group: None,
 ///     allowance: None,
 ///     pressure: None,
+///     held_by: HeldBy::Workers,
 /// };
 /// let reconciliation = reconciler.reconcile(&observation, &Census::default());
 /// assert_eq!(reconciliation.plan.spawn, 12);
@@ -127,17 +133,17 @@ pub enum EventKind {
 pub struct Reconciler {
     rules: Rules,
     orders: Orders,
-    /// Fewest workers to expect while shrinking is forbidden.
+    /// The minimum of expected workers while shrinking is forbidden.
     floor: Option<u32>,
     stabiliser: Stabiliser,
     reading: Option<Reading>,
     /// The last checked result of a probe.
-    believed: ProbeTrust,
+    last_probe: CheckedProbe,
     /// When a message was last seen ready or taken.
     last_work: Option<Moment>,
     arrivals: ArrivalMeter,
     churn: ChurnMeter,
-    calendar: ScheduleCache,
+    schedule_cache: ScheduleCache,
     /// The policy in force: the rules' or the one set by hand, with the bounds of the schedule.
     in_force: Policy,
     expected: u32,
@@ -151,13 +157,13 @@ impl Reconciler {
         Self {
             in_force: rules.policy.clone(),
             churn: ChurnMeter::default(),
-            calendar: ScheduleCache::default(),
+            schedule_cache: ScheduleCache::default(),
             rules,
             orders: Orders::default(),
             floor: None,
             stabiliser: Stabiliser::default(),
             reading: None,
-            believed: ProbeTrust::Stale(String::from("no probe has come back yet")),
+            last_probe: CheckedProbe::Stale(String::from("no probe has come back yet")),
             last_work: None,
             arrivals: ArrivalMeter::default(),
             expected: 0,
@@ -173,7 +179,7 @@ impl Reconciler {
     /// Changes the rules. The history stays: recommendations of the old policy still count until they leave the window.
     pub fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
-        self.calendar.clear();
+        self.schedule_cache.clear();
         self.refresh_policy(ScheduledBounds::default());
     }
 
@@ -195,24 +201,24 @@ impl Reconciler {
 
     fn refresh_policy(&mut self, scheduled: ScheduledBounds) {
         let by_hand = self.orders.policy.as_ref().map(|set| &set.what.policy);
-        self.in_force = scheduled.on(&self.rules.policy, by_hand);
+        self.in_force = self.rules.policy.scheduled(&scheduled, by_hand);
     }
 
-    /// What the schedule says at the time of the observation. `None` without a schedule, or without a wall clock.
-    fn look_at_the_calendar(&mut self, observation: &Observation) -> Option<ScheduleState> {
+    /// The state of the schedule at the time of the observation. `None` without a schedule, or without a wall clock.
+    fn schedule_state(&mut self, observation: &Observation) -> Option<ScheduleState> {
         if self.rules.schedule.is_empty() {
             return None;
         }
         let state = self
-            .calendar
+            .schedule_cache
             .at(&self.rules.schedule, observation.wall?)
             .clone();
         self.refresh_policy(state.bounds);
         Some(state)
     }
 
-    /// The own policy that is asked in place of it. A policy set by hand is asked itself, unless the order set only its
-    /// bounds.
+    /// The program's own policy, if it decides. If the operator set a kind of policy by hand, that policy decides. An
+    /// order that sets only bounds keeps the program's own policy.
     pub fn own_policy(&self) -> Option<&OwnPolicy> {
         let by_hand = self.orders.policy.as_ref();
         self.rules
@@ -249,12 +255,12 @@ impl Reconciler {
     /// never waits.
     pub fn reconcile(&mut self, observation: &Observation, census: &Census) -> Reconciliation {
         let counts = census.counts();
-        let believed = observation.believed(&self.believed);
-        self.take_in(observation, &believed);
+        let probe = observation.check_probe(&self.last_probe);
+        self.record_observation(observation, &probe);
 
-        let schedule = self.look_at_the_calendar(observation);
-        let inputs = self.inputs(observation, &believed, counts, schedule);
-        let (rule, mut calculation) = self.expect(observation, &believed, &inputs);
+        let schedule = self.schedule_state(observation);
+        let inputs = self.inputs(observation, &probe, counts, schedule);
+        let (rule, mut calculation) = self.expect(observation, &probe, &inputs);
         let wanted = calculation.workers();
         if let Some(allowance) = &observation.allowance {
             calculation.at_most(TermName::Budget, allowance.workers, || {
@@ -300,27 +306,30 @@ impl Reconciler {
     }
 
     /// Remembers the queue's part of the observation.
-    fn take_in(&mut self, observation: &Observation, believed: &ProbeTrust) {
-        match believed {
-            _ if observation.probe == Probe::Held => {}
-            ProbeTrust::Fresh(ready) => {
+    fn record_observation(&mut self, observation: &Observation, probe: &CheckedProbe) {
+        match probe {
+            _ if observation.probe == Probe::Skipped => {}
+            CheckedProbe::Fresh(ready) => {
                 self.reading = Some(Reading {
                     at: observation.at,
                     ready: *ready,
                 });
-                // Arrivals are those of the whole queue, as the policy is.
-                let (held, gone) = match &observation.group {
-                    Some(group) => (group.held_by_others(), group.gone_elsewhere),
-                    None => (0, 0),
-                };
-                let there = ready.saturating_add(observation.held).saturating_add(held);
-                let gone = observation.gone.saturating_add(gone);
-                self.arrivals.see(observation.at, there, gone);
+                // Nobody can tell how many messages came where nobody counts those that went.
+                if !matches!(observation.held_by, HeldBy::Assumed { .. }) {
+                    // Arrivals are those of the whole queue, as the policy is.
+                    let (held, gone) = match &observation.group {
+                        Some(group) => (group.held_by_others(), group.gone_elsewhere),
+                        None => (0, 0),
+                    };
+                    let in_queue = ready.saturating_add(observation.held).saturating_add(held);
+                    let gone = observation.gone.saturating_add(gone);
+                    self.arrivals.see(observation.at, in_queue, gone);
+                }
                 if *ready > 0 {
                     self.last_work = Some(observation.at);
                 }
             }
-            ProbeTrust::Missing => {
+            CheckedProbe::Missing => {
                 // A queue that comes back is a new queue: it starts empty.
                 self.reading = None;
                 self.last_work = None;
@@ -328,16 +337,16 @@ impl Reconciler {
                 self.arrivals.clear();
                 self.floor = self.floor.map(|_| 0);
             }
-            ProbeTrust::Stale(_) => {}
+            CheckedProbe::Stale(_) => {}
         }
         self.last_work = self.last_work.max(observation.last_taken);
-        self.believed = believed.clone();
+        self.last_probe = probe.clone();
     }
 
     fn inputs(
         &self,
         observation: &Observation,
-        believed: &ProbeTrust,
+        probe: &CheckedProbe,
         census: Counts,
         schedule: Option<ScheduleState>,
     ) -> Inputs {
@@ -350,16 +359,21 @@ impl Reconciler {
         Inputs {
             ready,
             age: self.reading.map(|reading| observation.at.since(reading.at)),
-            stale: match believed {
-                ProbeTrust::Stale(why) => Some(why.clone()),
-                ProbeTrust::Fresh(_) | ProbeTrust::Missing => None,
+            stale: match probe {
+                CheckedProbe::Stale(why) => Some(why.clone()),
+                CheckedProbe::Fresh(_) | CheckedProbe::Missing => None,
             },
             held: observation.held,
             holders: observation.holders,
-            behind: observation
-                .held
-                .saturating_sub(u64::from(observation.holders))
-                .saturating_add(waiting_elsewhere),
+            held_by: observation.held_by.clone(),
+            behind: match observation.held_by {
+                HeldBy::Workers => observation
+                    .held
+                    .saturating_sub(u64::from(observation.holders))
+                    .saturating_add(waiting_elsewhere),
+                // How a program spreads what it holds is its own matter.
+                HeldBy::Counted { .. } | HeldBy::Assumed { .. } => 0,
+            },
             demand: ready
                 .saturating_add(observation.held)
                 .saturating_add(elsewhere),
@@ -383,7 +397,7 @@ impl Reconciler {
     fn expect(
         &mut self,
         observation: &Observation,
-        believed: &ProbeTrust,
+        probe: &CheckedProbe,
         inputs: &Inputs,
     ) -> (Rule, Calculation) {
         let by_hand = || match &self.orders.intake {
@@ -394,7 +408,7 @@ impl Reconciler {
             Intake::Open | Intake::Trial | Intake::BreakerTrial => None,
             Intake::Paused => Some(format!("paused{}: messages stay in the queue", by_hand())),
             Intake::Emptying => Some(format!("drained{}: messages stay in the queue", by_hand())),
-            Intake::Draining => Some(String::from("draining: the pool is on its way out")),
+            Intake::Draining => Some(String::from("draining: the pool is being shut down")),
             Intake::Faulted => Some(String::from(
                 "faulted: runners cannot start, so messages stay in the queue",
             )),
@@ -408,12 +422,12 @@ impl Reconciler {
         if let Some(why) = closed {
             return (Rule::Intake, Calculation::new(TermName::Intake, 0, why));
         }
-        if *believed == ProbeTrust::Missing {
+        if *probe == CheckedProbe::Missing {
             let why = "the broker has no such queue";
             return (Rule::Missing, Calculation::new(TermName::Missing, 0, why));
         }
 
-        let (rule, mut calculation) = self.expect_open(observation, believed, inputs);
+        let (rule, mut calculation) = self.expect_open(observation, probe, inputs);
         if observation.intake.is_trial() && calculation.workers() > 1 {
             calculation.at_most(TermName::Trial, 1, || {
                 String::from(match observation.intake {
@@ -429,13 +443,13 @@ impl Reconciler {
     fn expect_open(
         &mut self,
         observation: &Observation,
-        believed: &ProbeTrust,
+        probe: &CheckedProbe,
         inputs: &Inputs,
     ) -> (Rule, Calculation) {
         let (rule, mut calculation) = if let Some(pin) = &self.orders.pin {
             let why = format!("set by hand {pin}");
             (Rule::Pin, Calculation::new(TermName::Pin, pin.what, why))
-        } else if let ProbeTrust::Stale(why) = believed {
+        } else if let CheckedProbe::Stale(why) = probe {
             let why = format!("the depth is not known: {why}");
             let frozen = Calculation::new(TermName::Frozen, self.expected, why);
             (Rule::Frozen, frozen)
@@ -489,7 +503,10 @@ impl Reconciler {
             return;
         };
         let left = self.churn.left(now, churn);
-        let why = || format!("at most {churn} starts and stops a minute, {left} are left");
+        let why = || {
+            let are = form_for(left, "is", "are");
+            format!("at most {churn} starts and stops a minute, {left} {are} left")
+        };
         calculation.at_most(TermName::Churn, self.expected.saturating_add(left), why);
         calculation.at_least(TermName::Churn, self.expected.saturating_sub(left), why);
     }
@@ -559,7 +576,7 @@ impl Reconciler {
         let mut calculation = Calculation::new(TermName::Policy, workers, why);
 
         // More workers would only wait: each holder is one worker, and each ready message needs one more. A pool that
-        // never drains wants its workers to wait.
+        // never drains keeps its workers waiting.
         if self.rules.drain_after != DrainAfter::Never {
             let elsewhere = observation.group.as_ref().map_or(0, Group::busy_elsewhere);
             let holders = inputs.holders.saturating_add(elsewhere);
@@ -567,8 +584,11 @@ impl Reconciler {
             let useful = u32::try_from(useful).unwrap_or(u32::MAX);
             calculation.at_most(TermName::Useful, useful, || {
                 format!(
-                    "{holders} workers hold a delivery, {} messages are ready: more would only wait",
-                    inputs.ready
+                    "{} {} a delivery, {} {} ready: more would only wait",
+                    counted(holders, "worker"),
+                    form_for(holders, "holds", "hold"),
+                    counted(inputs.ready, "message"),
+                    form_for(inputs.ready, "is", "are")
                 )
             });
         }
@@ -639,13 +659,16 @@ impl Reconciler {
             });
         }
         if group.deaf {
-            // What the others had when they were last heard says nothing. The shares alone keep the sum.
+            // The last numbers of the other members are out of date. The shares alone keep the sum within the whole.
             return;
         }
         let elsewhere = group.workers_elsewhere();
         let room = whole.saturating_sub(elsewhere).max(self.expected);
         calculation.at_most(TermName::ShareRoom, room, || {
-            format!("the other members have {elsewhere} of {whole} workers")
+            format!(
+                "the other members have {elsewhere} of {}",
+                counted(whole, "worker")
+            )
         });
     }
 }
@@ -657,7 +680,7 @@ fn ceiling(schedule: Option<&ScheduleState>, max: u32) -> String {
     )
 }
 
-/// Names the entry of the schedule that gives a bound. Nothing if the bound in force is another one: then an operator set
+/// Names the entry of the schedule that gives a bound. Empty if another bound is in force, because then an operator set
 /// it by hand.
 fn by_schedule(
     schedule: Option<&ScheduleState>,
@@ -667,7 +690,11 @@ fn by_schedule(
     let entry = schedule.and_then(|state| state.entry_for(&bound));
     let entry = entry.filter(|entry| bound(&entry.bounds) == Some(in_force));
     entry.map_or_else(String::new, |entry| {
-        format!(", by the schedule {} until {}", entry.cron, entry.until)
+        format!(
+            ", by the schedule {} until {}",
+            entry.cron,
+            entry.shown_until()
+        )
     })
 }
 

@@ -4,13 +4,14 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, Group, Intake, Measured, Moment, Orders, PlanSummary, Rates, ScheduleState};
+use super::{Inputs, Moment, Orders, PlanSummary};
+use crate::text::{counted, form_for};
 
-/// One decision, complete: the inputs, each term in the order in which it applied, and the term that gave the number.
+/// One complete decision: the inputs, each term in the order in which it applied, and the term that gave the number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Decision {
-    /// When, since the supervisor's start.
+    /// The time of the decision, counted from the supervisor's start.
     pub at: Moment,
     /// The inputs of the decision.
     pub inputs: Inputs,
@@ -31,47 +32,6 @@ pub struct Decision {
     pub whole: Option<u32>,
     /// The steps that follow.
     pub plan: PlanSummary,
-}
-
-/// The inputs of a decision. By default, those of an empty queue that was never read.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Inputs {
-    /// Messages ready in the queue, from the last trusted reading.
-    pub ready: u64,
-    /// Age of that reading. `None` before the first reading.
-    pub age: Option<Duration>,
-    /// Why the newest probe was not trusted. `None` if it was trusted.
-    pub stale: Option<String>,
-    /// Deliveries held by live workers.
-    pub held: u64,
-    /// Live workers that hold a delivery.
-    pub holders: u32,
-    /// Held deliveries that wait behind their worker's running job. Zero if prefetch is 1.
-    pub behind: u64,
-    /// Ready plus held. In a group, this includes what the other members hold.
-    pub demand: u64,
-    /// Time since a message was last seen or taken. `None` if there never was one.
-    pub quiet: Option<Duration>,
-    /// The workers and runners.
-    pub census: Counts,
-    /// Whether the pool takes messages.
-    pub intake: Intake,
-    /// Rates of the last minute, if the queue was watched long enough.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rates: Option<Rates>,
-    /// How long the oldest message has waited, if that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub oldest: Option<Duration>,
-    /// The daemons that share the queue. `None` if the pool does not share it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub group: Option<Group>,
-    /// What the pool's schedule says. `None` without a schedule.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schedule: Option<ScheduleState>,
-    /// What the pool measured of its own traffic.
-    #[serde(default)]
-    pub measured: Measured,
 }
 
 /// One term of the calculation. It gave the first number, or changed it.
@@ -107,9 +67,9 @@ pub enum TermName {
     Policy,
     /// No more workers than can have a message.
     Useful,
-    /// The floor that applies while there is work.
+    /// The minimum that applies while there is work.
     MinActive,
-    /// The ceiling.
+    /// The maximum of the pool.
     Max,
     /// The operator forbade the pool to shrink.
     NoShrink,
@@ -268,18 +228,17 @@ impl fmt::Display for Decision {
             (None, None) => String::from("never read"),
         };
         writeln!(f, "  {:<11}{ready:>7}  {reading}", "ready")?;
-        writeln!(
-            f,
-            "  {:<11}{held:>7}  by {} worker{}",
-            "held",
-            self.inputs.holders,
-            if self.inputs.holders == 1 { "" } else { "s" }
-        )?;
+        let holders = self.inputs.holders;
+        let by = self.inputs.held_by.meaning(holders);
+        let by = by.unwrap_or_else(|| format!("by {}", counted(holders, "worker")));
+        writeln!(f, "  {:<11}{held:>7}  {by}", "held")?;
         if self.inputs.behind > 0 {
             writeln!(
                 f,
-                "  {:<11}{:>7}  of the held wait behind a running job; prefetch = 1 spreads them",
-                "behind", self.inputs.behind
+                "  {:<11}{:>7}  of the held messages {} behind a running job; prefetch = 1 avoids that",
+                "behind",
+                self.inputs.behind,
+                form_for(self.inputs.behind, "waits", "wait")
             )?;
         }
         match &self.inputs.group {
@@ -288,9 +247,9 @@ impl fmt::Display for Decision {
                 let (elsewhere, n) = (group.held_by_others(), group.members.len() - 1);
                 writeln!(
                     f,
-                    "  {:<11}{elsewhere:>7}  held by {n} other member{}",
+                    "  {:<11}{elsewhere:>7}  held by {}",
                     "elsewhere",
-                    if n == 1 { "" } else { "s" }
+                    counted(n, "other member")
                 )?;
                 writeln!(f, "  {:<11}{demand:>7}  ready + held + elsewhere", "demand")?;
             }
@@ -328,14 +287,18 @@ impl fmt::Display for Decision {
                 writeln!(
                     f,
                     "  open       {} until {}: {}",
-                    open.cron, open.until, open.bounds
+                    open.cron,
+                    open.shown_until(),
+                    open.bounds
                 )?;
             }
             match &schedule.next {
                 Some(next) => writeln!(
                     f,
                     "  next       {} from {}: {}",
-                    next.cron, next.from, next.bounds
+                    next.cron,
+                    next.shown_from(),
+                    next.bounds
                 )?,
                 None => writeln!(f, "  next       none")?,
             }
@@ -364,8 +327,7 @@ impl fmt::Display for PlanSummary {
         let mut first = true;
         for (n, verb, noun) in steps.into_iter().filter(|(n, ..)| *n > 0) {
             let comma = if first { "" } else { ", " };
-            let plural = if n == 1 { "" } else { "s" };
-            write!(f, "{comma}{verb} {n} {noun}{plural}")?;
+            write!(f, "{comma}{verb} {}", counted(n, noun))?;
             first = false;
         }
         if first {

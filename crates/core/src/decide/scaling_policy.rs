@@ -1,19 +1,13 @@
-//! Custom policies: asked at each reconcile with all known facts, and free to keep state.
+//! The interface of a policy: its inputs, and its recommendation.
 //!
-//! The configuration file names the fixed kinds of [`Policy`]. A program may use any implementation of
+//! The configuration file names the fixed kinds of [`Policy`](super::Policy). A program may use any implementation of
 //! [`ScalingPolicy`]. In both cases the answer is a recommendation: bounds, windows and steps apply after it.
 
-use std::{
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
-use super::{Inputs, Measured, Moment, Policy};
+use super::{Inputs, Measured, Moment, Rates};
 
 /// Recommends how many workers a pool needs. Asked at each reconcile, if the queue is known and not empty.
 ///
@@ -31,9 +25,9 @@ pub trait ScalingPolicy: Send + 'static {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Situation<'a> {
-    /// When, on the supervisor's monotonic clock.
+    /// The time on the supervisor's monotonic clock.
     pub now: Moment,
-    /// When, in wall time, if that is known.
+    /// The same time on the wall clock, if that is known.
     pub wall: Option<Timestamp>,
     /// The queue (ready, the reading's age, whether it is stale), the deliveries that our workers hold, demand, and the
     /// census.
@@ -46,27 +40,6 @@ pub struct Situation<'a> {
     pub rates: Option<Rates>,
     /// Decayed averages and quantiles: arrivals, run times, start-up times and waiting times.
     pub measured: Measured,
-}
-
-/// Messages per second, over the last minute or the part of it that was observed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Rates {
-    /// Messages that arrived in the queue, without those that other consumers took.
-    pub arrivals: f64,
-    /// Jobs that left the queue: done, moved to a retry queue, or dead-lettered.
-    pub done: f64,
-}
-
-impl Rates {
-    /// The same rates with three digits after the point, for people.
-    #[must_use]
-    pub fn rounded(self) -> Self {
-        let round = |rate: f64| (rate * 1000.0).round() / 1000.0;
-        Self {
-            arrivals: round(self.arrivals),
-            done: round(self.done),
-        }
-    }
 }
 
 /// A policy's answer.
@@ -83,155 +56,5 @@ impl Recommendation {
     pub fn new(workers: u32, why: impl Into<String>) -> Self {
         let why = why.into();
         Self { workers, why }
-    }
-}
-
-impl ScalingPolicy for Policy {
-    fn recommend(&mut self, situation: &Situation<'_>) -> Recommendation {
-        self.recommendation(situation.inputs, situation.expected)
-    }
-
-    fn describe(&self) -> String {
-        self.to_string()
-    }
-}
-
-/// A program's own policy, with its bounds. Clones share the policy and its state: a pool that is restarted, or gets
-/// other settings, continues with the same state.
-#[derive(Clone)]
-pub struct OwnPolicy {
-    policy: Arc<Mutex<dyn ScalingPolicy>>,
-    bounds: Policy,
-}
-
-impl OwnPolicy {
-    /// Uses this policy, with bounds of 1 to 50 workers.
-    pub fn new(policy: impl ScalingPolicy) -> Self {
-        Self {
-            policy: Arc::new(Mutex::new(policy)),
-            bounds: Policy::default(),
-        }
-    }
-
-    /// The same policy with this ceiling. Lowers the floor if it would be above the ceiling.
-    #[must_use]
-    pub fn max(mut self, workers: u32) -> Self {
-        self.bounds = self.bounds.max(workers);
-        self
-    }
-
-    /// The same policy with this floor, which applies from the first work until the queue is empty. Raises the ceiling
-    /// if it would be below the floor.
-    #[must_use]
-    pub fn min_active(mut self, workers: u32) -> Self {
-        self.bounds = self.bounds.min_active(workers);
-        self
-    }
-
-    /// A policy of a fixed kind with the same bounds. Used when an operator sets a policy by hand.
-    pub fn bounds(&self) -> &Policy {
-        &self.bounds
-    }
-
-    /// Asks the policy. If it panics, the number of workers stays the same.
-    pub fn recommend(&self, situation: &Situation<'_>) -> Recommendation {
-        let asked = || self.policy().recommend(situation);
-        catch_unwind(AssertUnwindSafe(asked)).unwrap_or_else(|_| {
-            Recommendation::new(
-                situation.expected,
-                "the pool's own policy panicked: it stays as it is",
-            )
-        })
-    }
-
-    /// A short description of the policy.
-    pub fn describe(&self) -> String {
-        let asked = || self.policy().describe();
-        let words = catch_unwind(AssertUnwindSafe(asked));
-        words.unwrap_or_else(|_| String::from("a policy of its own"))
-    }
-
-    fn policy(&self) -> MutexGuard<'_, dyn ScalingPolicy> {
-        // After a panic the policy itself must judge its state.
-        self.policy.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for OwnPolicy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OwnPolicy")
-            .field("bounds", &self.bounds)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Whether both are the same policy object, not whether they would give the same answer.
-impl PartialEq for OwnPolicy {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.policy, &other.policy) && self.bounds == other.bounds
-    }
-}
-
-impl Eq for OwnPolicy {}
-
-/// The policy of a pool: a fixed kind, or the program's own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PolicyChoice {
-    /// A kind that the configuration file also has.
-    Kind(Policy),
-    /// The program's own policy.
-    Own(OwnPolicy),
-}
-
-impl From<Policy> for PolicyChoice {
-    fn from(policy: Policy) -> Self {
-        Self::Kind(policy)
-    }
-}
-
-impl From<OwnPolicy> for PolicyChoice {
-    fn from(policy: OwnPolicy) -> Self {
-        Self::Own(policy)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Counting(u32);
-
-    impl ScalingPolicy for Counting {
-        fn recommend(&mut self, situation: &Situation<'_>) -> Recommendation {
-            self.0 += 1;
-            assert!(self.0 != 2, "the second time it panics");
-            Recommendation::new(self.0, format!("asked at {:?}", situation.now))
-        }
-
-        fn describe(&self) -> String {
-            format!("asked {} times", self.0)
-        }
-    }
-
-    #[test]
-    fn clones_share_one_memory_and_a_panic_leaves_the_pool_as_it_is() {
-        let inputs = Inputs::default();
-        let situation = Situation {
-            now: Moment::ZERO,
-            wall: None,
-            inputs: &inputs,
-            expected: 7,
-            oldest: None,
-            rates: None,
-            measured: Measured::default(),
-        };
-        let policy = OwnPolicy::new(Counting(0)).max(9);
-        let other = policy.clone();
-        let asked = [&policy, &other, &policy].map(|policy| policy.recommend(&situation).workers);
-        assert_eq!(asked, [1, 7, 3]);
-        assert_eq!(other.describe(), "asked 3 times");
-        assert_eq!(policy, other);
-        assert_ne!(policy, OwnPolicy::new(Counting(0)).max(9));
-        assert_ne!(policy.clone().max(8), policy);
     }
 }

@@ -1,7 +1,7 @@
 //! Schedules: bounds of a policy that change by the clock.
 //!
 //! An entry opens at the times of a cron expression in a time zone, and stays open for a duration. While it is open, it
-//! sets some of the pool's bounds. If several entries are open, the one that stands later in the configuration wins, for
+//! sets some of the pool's bounds. If several entries are open, the later one in the configuration wins, for
 //! each bound separately. A bound that the operator set by hand wins over all of them.
 //!
 //! A changed bound is scaling like any other: a job that runs when its window ends is not stopped.
@@ -24,7 +24,7 @@ use jiff::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::Policy;
+use crate::text::time;
 
 /// A cron expression with five fields: minute, hour, day of the month, month, day of the week.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,12 +33,24 @@ pub struct Cron {
     parsed: croner::Cron,
 }
 
-/// A text is not a cron expression.
+/// A text is not a cron expression that a schedule can have.
 #[derive(Debug, Error)]
-#[error("{text:?} is not a cron expression with five fields")]
-pub struct CronParseError {
-    text: String,
-    source: CronError,
+#[non_exhaustive]
+pub enum CronParseError {
+    /// The text has another form.
+    #[error("{text:?} is not a cron expression with five fields")]
+    Form {
+        /// The text.
+        text: String,
+        /// The reason.
+        source: CronError,
+    },
+    /// It has only days that do not exist, such as February 30.
+    #[error("{text:?} never opens, because no year has such a day")]
+    NeverOpens {
+        /// The text.
+        text: String,
+    },
 }
 
 impl FromStr for Cron {
@@ -50,9 +62,16 @@ impl FromStr for Cron {
             .year(Year::Disallowed)
             .build();
         let text = text.trim().to_owned();
-        match parser.parse(&text) {
-            Ok(parsed) => Ok(Self { text, parsed }),
-            Err(source) => Err(CronParseError { text, source }),
+        let parsed = match parser.parse(&text) {
+            Ok(parsed) => parsed,
+            Err(source) => return Err(CronParseError::Form { text, source }),
+        };
+        // A search without a result goes through thousands of years. It is made once, here: at a reconcile every
+        // expression has a next opening, within 40 years.
+        let start = CronTime(Timestamp::UNIX_EPOCH.to_zoned_datetime(TimeZone::UTC));
+        match parsed.find_next_occurrence(&start, true) {
+            Ok(_) => Ok(Self { text, parsed }),
+            Err(_) => Err(CronParseError::NeverOpens { text }),
         }
     }
 }
@@ -72,17 +91,17 @@ pub struct ScheduleEntry {
     pub zone: TimeZone,
     /// How long it stays open. Absolute time: an hour is an hour, also when the clocks change.
     pub lasts: Duration,
-    /// What it changes.
+    /// The bounds that it changes.
     pub bounds: ScheduledBounds,
 }
 
 /// Bounds that a schedule sets. `None` leaves the pool's own bound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScheduledBounds {
-    /// Fewest workers while there is work.
+    /// The minimum number of workers while there is work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_active: Option<u32>,
-    /// Most workers.
+    /// The maximum number of workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<u32>,
     /// Workers kept on an empty queue.
@@ -96,7 +115,7 @@ pub struct Schedule {
     entries: Vec<ScheduleEntry>,
 }
 
-/// What a schedule says at one instant.
+/// The state of a schedule at one time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ScheduleState {
@@ -115,11 +134,12 @@ pub struct ScheduleState {
 pub struct OpenEntry {
     /// Its cron expression.
     pub cron: String,
-    /// When it closes, in its own time zone.
-    pub until: String,
-    /// The same instant.
-    pub until_at: Timestamp,
-    /// What it changes.
+    /// When it closes.
+    pub until: Timestamp,
+    /// The same in its own time zone: `17:00:00 CET`. Absent if that zone is UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_local: Option<String>,
+    /// The bounds that it changes.
     #[serde(flatten)]
     pub bounds: ScheduledBounds,
 }
@@ -129,11 +149,12 @@ pub struct OpenEntry {
 pub struct NextOpening {
     /// Its cron expression.
     pub cron: String,
-    /// When it opens, in its own time zone.
-    pub from: String,
-    /// The same instant.
-    pub at: Timestamp,
-    /// What it changes.
+    /// When it opens.
+    pub from: Timestamp,
+    /// The same in its own time zone: `09:00:00 CET`. Absent if that zone is UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_local: Option<String>,
+    /// The bounds that it changes.
     #[serde(flatten)]
     pub bounds: ScheduledBounds,
 }
@@ -144,7 +165,7 @@ impl ScheduledBounds {
         *self == Self::default()
     }
 
-    /// These bounds, where `later` does not set other ones.
+    /// These bounds, overridden by those that `later` sets.
     #[must_use]
     fn then(self, later: Self) -> Self {
         Self {
@@ -152,23 +173,6 @@ impl ScheduledBounds {
             max: later.max.or(self.max),
             keep_warm: later.keep_warm.or(self.keep_warm),
         }
-    }
-
-    /// A policy with these bounds. A bound in which `by_hand` differs from `configured` was set by the operator, and
-    /// stays. A floor above the ceiling is lowered to it.
-    pub(super) fn on(&self, configured: &Policy, by_hand: Option<&Policy>) -> Policy {
-        let mut policy = by_hand.unwrap_or(configured).clone();
-        if let Some(max) = self.max.filter(|_| policy.max == configured.max) {
-            policy.max = max;
-        }
-        if let Some(floor) = self
-            .min_active
-            .filter(|_| policy.min_active == configured.min_active)
-        {
-            policy.min_active = floor;
-        }
-        policy.min_active = policy.min_active.min(policy.max);
-        policy
     }
 }
 
@@ -206,33 +210,33 @@ impl Schedule {
         &self.entries
     }
 
-    /// What the schedule says at `wall`.
+    /// The state of the schedule at `wall`.
     pub fn at(&self, wall: Timestamp) -> ScheduleState {
         let mut state = ScheduleState::default();
         for entry in &self.entries {
-            let now = Instant(wall.to_zoned_datetime(entry.zone.clone()));
-            if let Ok(Instant(opened)) = entry.cron.parsed.find_previous_occurrence(&now, true)
+            let now = CronTime(wall.to_zoned_datetime(entry.zone.clone()));
+            if let Ok(CronTime(opened)) = entry.cron.parsed.find_previous_occurrence(&now, true)
                 && let Some(until) = entry.closes(&opened)
                 && wall < until.timestamp()
             {
                 state.bounds = state.bounds.then(entry.bounds);
                 state.open.push(OpenEntry {
                     cron: entry.cron.text.clone(),
-                    until: clock(&until, wall),
-                    until_at: until.timestamp(),
+                    until: until.timestamp(),
+                    until_local: local(&until),
                     bounds: entry.bounds,
                 });
             }
-            if let Ok(Instant(opens)) = entry.cron.parsed.find_next_occurrence(&now, false)
+            if let Ok(CronTime(opens)) = entry.cron.parsed.find_next_occurrence(&now, false)
                 && state
                     .next
                     .as_ref()
-                    .is_none_or(|next| opens.timestamp() < next.at)
+                    .is_none_or(|next| opens.timestamp() < next.from)
             {
                 state.next = Some(NextOpening {
                     cron: entry.cron.text.clone(),
-                    from: clock(&opens, wall),
-                    at: opens.timestamp(),
+                    from: opens.timestamp(),
+                    from_local: local(&opens),
                     bounds: entry.bounds,
                 });
             }
@@ -251,8 +255,8 @@ impl ScheduleEntry {
 impl ScheduleState {
     /// When the state changes next, if it does.
     fn changes(&self) -> Option<Timestamp> {
-        let closes = self.open.iter().map(|entry| entry.until_at);
-        closes.chain(self.next.as_ref().map(|next| next.at)).min()
+        let closes = self.open.iter().map(|entry| entry.until);
+        closes.chain(self.next.as_ref().map(|next| next.from)).min()
     }
 
     /// The open entry that gives a bound.
@@ -276,7 +280,7 @@ pub(super) struct ScheduleCache {
 }
 
 impl ScheduleCache {
-    /// The state at `wall`. Computed anew if the last one does not hold then, also if the clock was set back.
+    /// The state at `wall`. Computed again if the last state does not apply at that time, or if the clock was set back.
     pub(super) fn at(&mut self, schedule: &Schedule, wall: Timestamp) -> &ScheduleState {
         let is_known = self
             .holds
@@ -288,27 +292,51 @@ impl ScheduleCache {
         &self.state
     }
 
-    /// Forgets the state, because the schedule is another one.
+    /// Forgets the state, because the schedule was replaced.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 }
 
-/// A time in its own zone: the time of day, and the date if it is not today.
-fn clock(time: &ZonedDateTime, wall: Timestamp) -> String {
-    let today = wall.to_zoned_datetime(time.time_zone().clone()).date();
-    let zone = time.strftime("%Z");
-    match time.date() == today {
-        true => format!("{} {zone}", time.strftime("%H:%M")),
-        false => format!("{} {zone}", time.strftime("%Y-%m-%d %H:%M")),
+/// A time as its own zone has it, with the date if it is another day than in UTC. `None` in UTC itself.
+fn local(time: &ZonedDateTime) -> Option<String> {
+    if *time.time_zone() == TimeZone::UTC {
+        return None;
+    }
+    let utc = time.timestamp().to_zoned_datetime(TimeZone::UTC);
+    let format = match time.date() == utc.date() {
+        true => "%H:%M:%S %Z",
+        false => "%Y-%m-%d %H:%M:%S %Z",
+    };
+    Some(time.strftime(format).to_string())
+}
+
+impl OpenEntry {
+    /// When it closes, for people.
+    pub(super) fn shown_until(&self) -> String {
+        shown(self.until, self.until_local.as_deref())
+    }
+}
+
+impl NextOpening {
+    /// When it opens, for people.
+    pub(super) fn shown_from(&self) -> String {
+        shown(self.from, self.from_local.as_deref())
+    }
+}
+
+fn shown(at: Timestamp, local: Option<&str>) -> String {
+    match local {
+        Some(local) => format!("{} ({local})", time(at)),
+        None => time(at),
     }
 }
 
 /// A time for croner, which has no support of its own for this version of jiff.
 #[derive(Debug, Clone)]
-struct Instant(ZonedDateTime);
+struct CronTime(ZonedDateTime);
 
-impl CronDateTime for Instant {
+impl CronDateTime for CronTime {
     fn to_civil(&self) -> CivilDateTime {
         let part = |number: i8| u32::from(number.unsigned_abs());
         let time = self.0.datetime();

@@ -25,18 +25,19 @@ use super::{Moment, QueueName};
 
 /// Time between two beats of one daemon.
 pub const BEAT: Duration = Duration::from_secs(1);
-/// A daemon that was not heard for this time is no longer a member: five beats.
+/// A daemon whose beats were not received for this time is no longer a member: five beats.
 pub const FORGET_AFTER: Duration = Duration::from_secs(5);
-/// A daemon that did not hear its own beats for this time cannot be heard by the others either: three beats.
+/// If a daemon did not receive its own beats for this time, the others do not receive them either: three beats.
 const DEAF_AFTER: Duration = Duration::from_secs(3);
 /// Own beats whose echo may still come.
 const MAX_AWAITED: usize = 64;
 /// Longest name of a member, in bytes.
 const MAX_NAME_BYTES: usize = 255;
-/// Most members of a group. Beats of further daemons are ignored, so that a faulty sender cannot fill the memory.
+/// The maximum number of members in a group. Beats of further daemons are ignored, so that a faulty sender cannot fill
+/// the memory.
 pub const MAX_MEMBERS: usize = 256;
 
-/// Name of the exchange through which the daemons of a queue hear each other.
+/// Name of the exchange through which the daemons of a queue send their beats.
 pub fn share_exchange(queue: &QueueName) -> String {
     format!("{queue}.share")
 }
@@ -65,7 +66,7 @@ impl std::fmt::Display for MemberId {
     }
 }
 
-/// What one daemon tells the others about its part of a pool.
+/// The message of one daemon to the others about its part of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
     /// The sender.
@@ -97,14 +98,14 @@ pub struct MemberNumbers {
     pub busy: u32,
     /// Deliveries that the workers hold. More than `busy` if prefetch is above 1.
     pub held: u64,
-    /// Most workers that the member can have now. Zero if it takes no messages.
+    /// The maximum number of workers that the member can have now. Zero if it takes no messages.
     pub capacity: u32,
     /// The number of workers that the member's operator pinned. The others divide what remains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<u32>,
 }
 
-/// What a beat changed.
+/// The change that a beat made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a new member must be answered with a beat"]
 pub enum Heard {
@@ -288,7 +289,7 @@ impl Members {
             self.awaited.pop_front();
         }
         if was_deaf && !self.is_deaf(now) {
-            // The others were not silent: this daemon did not hear them. It hears them for five beats again.
+            // The others were not silent: this daemon did not receive their beats. They get five beats again.
             for other in self.others.values_mut() {
                 other.heard = now;
             }
@@ -296,8 +297,8 @@ impl Members {
         }
     }
 
-    /// Forgets the members that were not heard for [`FORGET_AFTER`], and returns their names. Forgets nobody while this
-    /// daemon does not even hear itself.
+    /// Forgets the members that were not heard for [`FORGET_AFTER`], and returns their names. It forgets no member
+    /// while this daemon does not even hear itself.
     pub fn forget_silent(&mut self, now: Moment) -> Vec<MemberId> {
         if self.is_deaf(now) {
             return Vec::new();
@@ -380,7 +381,7 @@ pub struct Group {
     pub settled: bool,
     /// Whether this daemon's own beats do not come back, so that it cannot know who is there.
     pub deaf: bool,
-    /// Members whose policy is another one. While there are any, no daemon grows.
+    /// Members with a different policy. While there are any, no daemon grows.
     pub differing: Vec<MemberId>,
 }
 
@@ -481,6 +482,3 @@ fn sum(numbers: impl Iterator<Item = u32>) -> u32 {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod group_tests;

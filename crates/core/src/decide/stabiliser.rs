@@ -9,13 +9,14 @@ use super::Moment;
 /// How fast a pool may grow and shrink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scaling {
-    /// Most additional workers per reconcile: 1 or more.
+    /// The maximum number of workers to start in one reconcile: 1 or more.
     pub up_step: u32,
     /// Scale down only to the highest recommendation within this window.
+    #[serde(with = "crate::json_time::text")]
     pub down_window: Duration,
-    /// Most workers to stop per reconcile: 1 or more.
+    /// The maximum number of workers to stop in one reconcile: 1 or more.
     pub down_step: u32,
-    /// Most workers to start and stop within a minute, together. `None` is no limit.
+    /// The maximum number of starts and stops of workers within a minute, together. `None` means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub churn: Option<u32>,
 }
@@ -59,7 +60,7 @@ impl ChurnMeter {
     /// Counts starts or stops.
     pub(super) fn count(&mut self, now: Moment, workers: u32) {
         match self.changes.back_mut() {
-            // Counted at the later time: the window may only get longer by this.
+            // Counted at the earlier time, so these workers leave the window up to a second early.
             Some((at, sum)) if now.since(*at) < CHURN_APART => {
                 *sum = sum.saturating_add(workers);
             }
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_bound_each_move_both_ways() {
+    fn up_step_and_down_step_limit_each_change() {
         let scaling = Scaling {
             up_step: 3,
             down_window: Duration::ZERO,
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cleared_history_holds_nothing_up() {
+    fn after_a_clear_no_earlier_recommendation_delays_a_stop() {
         let mut stabiliser = Stabiliser::default();
         let scaling = Scaling::default();
         let _ = stabiliser.stabilise(at(0), 10, 0, &scaling);
@@ -214,7 +215,7 @@ mod tests {
     proptest! {
         /// The short list of peaks gives the same result as the whole history.
         #[test]
-        fn remembering_peaks_equals_remembering_everything(
+        fn remembering_peaks_gives_the_same_result_as_the_whole_history(
             recommendations in proptest::collection::vec((0u64..4, 0u32..20), 1..60),
         ) {
             let scaling = Scaling { up_step: 7, down_window: Duration::from_secs(5), down_step: 4, churn: None };

@@ -1,4 +1,4 @@
-//! The state of a pool: one word, and a cause if someone should look at it.
+//! The state of a pool: one word, and a cause if it needs attention.
 
 use serde::{Deserialize, Serialize};
 
@@ -104,7 +104,7 @@ pub fn pool_state(scene: StateScene) -> (PoolState, Option<String>) {
     match (scene.intake, scene.link) {
         (Intake::Draining, _) => (PoolState::Draining, scene.pool_failure),
         (Intake::Paused, _) => (PoolState::Paused, None),
-        // An operator's drain is over when nothing is left. After that it is a pause.
+        // An operator's drain ends when no worker and no runner is left. After that it is a pause.
         (Intake::Emptying, _) if scene.is_bare => (PoolState::Paused, None),
         (Intake::Emptying, _) => (PoolState::Draining, None),
         (_, Link::Down(error)) => (PoolState::Disconnected, Some(error)),

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use super::{ConsumerRefusal, Moment, RefusalKind};
+use crate::text::{counted, form_for};
 
-/// How long a problem that may pass is watched before the pool counts as stuck.
+/// How long a temporary problem must last before the pool counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30);
 
 /// The facts of a reconcile that show whether a pool is stuck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StuckInputs<'a> {
-    /// When.
+    /// The time of the reconcile.
     pub at: Moment,
     /// Whether the pool may take messages: it is not paused, faulted, blocked or draining, and the broker is connected.
     pub open: bool,
@@ -22,7 +23,9 @@ pub struct StuckInputs<'a> {
     pub refusal: Option<&'a ConsumerRefusal>,
     /// Our consumers that the broker had confirmed before the probe.
     pub consumers: u32,
-    /// Workers that have a job, including those that were told to go.
+    /// Programs of ours that consume the queue themselves and have been up for a while.
+    pub programs: u32,
+    /// Workers that have a job, including those that were told to leave.
     pub busy: u32,
     /// When the last delivery was taken.
     pub last_taken: Option<Moment>,
@@ -32,7 +35,7 @@ pub struct StuckInputs<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth<'a> {
     /// No probe was made for this reconcile.
-    Held,
+    Skipped,
     /// The broker answered.
     Read {
         /// Messages ready.
@@ -47,21 +50,21 @@ pub enum Depth<'a> {
         /// The cause.
         why: &'a str,
         /// Whether an operator must change something.
-        lasting: bool,
+        permanent: bool,
     },
 }
 
 /// Watches for a pool that is stuck.
 #[derive(Debug, Clone, Default)]
 pub struct StuckWatch {
-    trouble: Option<StuckSince>,
+    stuck: Option<StuckSince>,
 }
 
 #[derive(Debug, Clone)]
 struct StuckSince {
     kind: StuckKind,
     since: Moment,
-    lasting: bool,
+    permanent: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +73,8 @@ enum StuckKind {
     Unread { why: String },
     /// No consumer can be opened.
     Refused { why: String },
+    /// Programs are up, and none of them consumes the queue.
+    Unconsumed { ready: u64, programs: u32 },
     /// Consumers are open but receive nothing.
     Starved {
         ready: u64,
@@ -81,92 +86,104 @@ enum StuckKind {
 
 impl StuckWatch {
     /// Takes the facts of a reconcile, and returns why the pool is stuck, if it is.
-    pub fn look(&mut self, scene: &StuckInputs<'_>) -> Option<String> {
-        let found = Self::find(scene);
-        let before = self.trouble.take();
-        self.trouble = match (found, before) {
-            (Found::Nothing, _) => None,
-            (Found::Unasked, before) => before.filter(|trouble| trouble.still_is(scene)),
-            (Found::StuckSince { kind, lasting }, before) => {
-                let before =
-                    before.filter(|before| before.kind.is_same(&kind) && before.still_is(scene));
+    pub fn check(&mut self, inputs: &StuckInputs<'_>) -> Option<String> {
+        let found = Self::find(inputs);
+        let before = self.stuck.take();
+        self.stuck = match (found, before) {
+            (Finding::NotStuck, _) => None,
+            (Finding::NotProbed, before) => before.filter(|stuck| stuck.still_holds(inputs)),
+            (Finding::Stuck { kind, permanent }, before) => {
+                let before = before
+                    .filter(|before| before.kind.is_same(&kind) && before.still_holds(inputs));
                 Some(StuckSince {
                     kind,
-                    since: before.map_or(scene.at, |before| before.since),
-                    lasting,
+                    since: before.map_or(inputs.at, |before| before.since),
+                    permanent,
                 })
             }
         };
-        let trouble = self.trouble.as_ref()?;
-        let lasted = scene.at.since(trouble.since);
-        (trouble.lasting || lasted >= STUCK_AFTER).then(|| trouble.kind.cause(lasted))
+        let stuck = self.stuck.as_ref()?;
+        let lasted = inputs.at.since(stuck.since);
+        (stuck.permanent || lasted >= STUCK_AFTER).then(|| stuck.kind.cause(lasted))
     }
 
-    /// Since when the pool has what [`look`](Self::look) found.
+    /// The start of the problem that [`check`](Self::check) found last.
     pub fn since(&self) -> Option<Moment> {
-        self.trouble.as_ref().map(|trouble| trouble.since)
+        self.stuck.as_ref().map(|stuck| stuck.since)
     }
 
-    fn find(scene: &StuckInputs<'_>) -> Found {
-        if !scene.open {
-            return Found::Nothing;
+    fn find(inputs: &StuckInputs<'_>) -> Finding {
+        if !inputs.open {
+            return Finding::NotStuck;
         }
-        if let Depth::Unread { why, lasting } = scene.depth {
+        if let Depth::Unread { why, permanent } = inputs.depth {
             let why = why.to_owned();
-            return Found::StuckSince {
+            return Finding::Stuck {
                 kind: StuckKind::Unread { why },
-                lasting,
+                permanent,
             };
         }
-        if scene.expected == 0 || scene.depth == Depth::Missing {
-            return Found::Nothing;
+        if inputs.expected == 0 || inputs.depth == Depth::Missing {
+            return Finding::NotStuck;
         }
-        if let Some(ConsumerRefusal { ground, why }) = scene.refusal
-            && scene.consumers == 0
-            && scene.busy == 0
+        if let Some(ConsumerRefusal { kind, why }) = inputs.refusal
+            && inputs.consumers == 0
+            && inputs.busy == 0
         {
-            return Found::StuckSince {
+            return Finding::Stuck {
                 kind: StuckKind::Refused { why: why.clone() },
-                lasting: *ground == RefusalKind::Lasting,
+                permanent: *kind == RefusalKind::Permanent,
             };
         }
-        match scene.depth {
-            Depth::Read { ready, consumers } if ready > 0 && scene.consumers > 0 => {
-                match scene.busy {
-                    0 => Found::StuckSince {
+        match inputs.depth {
+            Depth::Read {
+                ready: ready @ 1..,
+                consumers: 0,
+            } if inputs.programs > 0 => Finding::Stuck {
+                kind: StuckKind::Unconsumed {
+                    ready,
+                    programs: inputs.programs,
+                },
+                permanent: false,
+            },
+            Depth::Read { ready, consumers } if ready > 0 && inputs.consumers > 0 => {
+                match inputs.busy {
+                    0 => Finding::Stuck {
                         kind: StuckKind::Starved {
                             ready,
-                            ours: scene.consumers,
+                            ours: inputs.consumers,
                             all: consumers,
                         },
-                        lasting: false,
+                        permanent: false,
                     },
-                    _ => Found::Nothing,
+                    _ => Finding::NotStuck,
                 }
             }
-            Depth::Held => Found::Unasked,
-            _ => Found::Nothing,
+            Depth::Skipped => Finding::NotProbed,
+            _ => Finding::NotStuck,
         }
     }
 }
 
-enum Found {
-    Nothing,
-    /// The queue was not probed. The earlier finding stands unless the facts end it.
-    Unasked,
-    StuckSince {
+/// The finding of one reconcile.
+enum Finding {
+    NotStuck,
+    /// The queue was not probed. The earlier finding stays, unless the other facts end it.
+    NotProbed,
+    Stuck {
         kind: StuckKind,
-        lasting: bool,
+        permanent: bool,
     },
 }
 
 impl StuckSince {
-    fn still_is(&self, scene: &StuckInputs<'_>) -> bool {
+    fn still_holds(&self, inputs: &StuckInputs<'_>) -> bool {
         match self.kind {
             StuckKind::Unread { .. } => true,
-            StuckKind::Refused { .. } => scene.refusal.is_some(),
+            StuckKind::Refused { .. } => inputs.refusal.is_some(),
+            StuckKind::Unconsumed { .. } => inputs.programs > 0,
             StuckKind::Starved { .. } => {
-                scene.busy == 0 && scene.last_taken.is_none_or(|taken| taken <= self.since)
+                inputs.busy == 0 && inputs.last_taken.is_none_or(|taken| taken <= self.since)
             }
         }
     }
@@ -181,6 +198,14 @@ impl StuckKind {
         match self {
             Self::Unread { why } => format!("the queue's depth cannot be read: {why}"),
             Self::Refused { why } => format!("no consumer can be opened: {why}"),
+            Self::Unconsumed { ready, programs } => format!(
+                "nobody consumes: {} {} ready, {} {} up, and the broker counts no consumer of the queue; check that they \
+                 consume this queue, on this broker and vhost",
+                counted(*ready, "message"),
+                form_for(*ready, "is", "are"),
+                counted(*programs, "program"),
+                form_for(*programs, "is", "are"),
+            ),
             Self::Starved { ready, ours, all } => {
                 let ours = match ours {
                     1 => String::from("our consumer"),
@@ -189,8 +214,8 @@ impl StuckKind {
                 let seconds = lasted.as_secs();
                 let others = match all.saturating_sub(self.ours()) {
                     0 => String::from(
-                        "another program may be the queue's single active consumer (RabbitMQ 4 makes the one of highest \
-                         priority that), or the broker delivers nothing (no leader, a disk or memory alarm)",
+                        "another program may be the queue's single active consumer (in RabbitMQ 4, that is the consumer \
+                         with the highest priority), or the broker delivers nothing (no leader, a disk or memory alarm)",
                     ),
                     n => format!(
                         "others consume it too ({n}): one of them may be its single active consumer, or have a higher \
@@ -198,7 +223,9 @@ impl StuckKind {
                     ),
                 };
                 format!(
-                    "nothing is delivered: {ready} messages are ready, {ours} got nothing for {seconds}s; {others}"
+                    "nothing is delivered: {} {} ready, {ours} got nothing for {seconds}s; {others}",
+                    counted(*ready, "message"),
+                    form_for(*ready, "is", "are"),
                 )
             }
         }
@@ -232,36 +259,56 @@ mod tests {
             },
             refusal: None,
             consumers: 5,
+            programs: 0,
             busy: 0,
             last_taken: None,
         }
     }
 
     #[test]
+    fn programs_that_do_not_consume_the_queue_are_stuck_after_the_stated_time() {
+        let mut watch = StuckWatch::default();
+        let scene = |seconds, consumers| StuckInputs {
+            depth: Depth::Read {
+                ready: 12,
+                consumers,
+            },
+            consumers: 0,
+            programs: 2,
+            ..starved(seconds)
+        };
+        assert_eq!(watch.check(&scene(100, 0)), None);
+        let cause = watch.check(&scene(130, 0)).unwrap();
+        assert!(cause.contains("12 messages"), "{cause}");
+        assert!(cause.contains("2 programs are up"), "{cause}");
+        assert_eq!(watch.check(&scene(131, 1)), None);
+    }
+
+    #[test]
     fn consumers_that_get_nothing_are_stuck_after_the_stated_time() {
         let mut watch = StuckWatch::default();
-        assert_eq!(watch.look(&starved(100)), None);
-        assert_eq!(watch.look(&starved(129)), None);
-        let cause = watch.look(&starved(130)).unwrap();
+        assert_eq!(watch.check(&starved(100)), None);
+        assert_eq!(watch.check(&starved(129)), None);
+        let cause = watch.check(&starved(130)).unwrap();
         assert!(cause.contains("12 messages"), "{cause}");
         assert!(cause.contains("our 5 consumers got nothing"), "{cause}");
         assert!(cause.contains("single active consumer"), "{cause}");
-        // Also without a probe of the queue.
+        // The pool also stays stuck in a reconcile without a probe of the queue.
         let held = StuckInputs {
-            depth: Depth::Held,
+            depth: Depth::Skipped,
             ..starved(131)
         };
-        assert!(watch.look(&held).is_some());
+        assert!(watch.check(&held).is_some());
         // The first delivery ends it.
         let given = StuckInputs {
             last_taken: Some(at(131)),
             ..held
         };
-        assert_eq!(watch.look(&given), None);
+        assert_eq!(watch.check(&given), None);
     }
 
     #[test]
-    fn what_is_not_stuck() {
+    fn a_pool_that_is_closed_busy_or_without_work_is_not_stuck() {
         let working = [
             StuckInputs {
                 open: false,
@@ -295,89 +342,93 @@ mod tests {
                 ..starved(50)
             },
         ];
-        for scene in working {
+        for inputs in working {
             let mut watch = StuckWatch::default();
-            // The whole time.
+            // Such a pool is never stuck.
             for seconds in 0..100 {
-                let taken = scene.last_taken.map(|_| at(seconds));
-                let scene = StuckInputs {
+                let taken = inputs.last_taken.map(|_| at(seconds));
+                let inputs = StuckInputs {
                     at: at(seconds),
                     last_taken: taken,
-                    ..scene
+                    ..inputs
                 };
-                assert_eq!(watch.look(&scene), None, "{scene:?}");
+                assert_eq!(watch.check(&inputs), None, "{inputs:?}");
             }
             // One such reconcile starts the time again.
             let mut watch = StuckWatch::default();
             for seconds in 0..80 {
-                let scene = match seconds {
-                    50 => scene,
+                let inputs = match seconds {
+                    50 => inputs,
                     _ => starved(seconds),
                 };
-                let stuck = watch.look(&scene);
+                let stuck = watch.check(&inputs);
                 let expected = (30..50).contains(&seconds);
-                assert_eq!(stuck.is_some(), expected, "{seconds}: {scene:?}");
+                assert_eq!(stuck.is_some(), expected, "{seconds}: {inputs:?}");
             }
         }
     }
 
     #[test]
-    fn a_refusal_that_lasts_is_stuck_at_once_and_one_that_may_pass_later() {
-        let refusal = |ground| ConsumerRefusal {
-            ground,
+    fn a_permanent_refusal_is_stuck_at_once_and_a_temporary_one_after_a_while() {
+        let refusal = |kind| ConsumerRefusal {
+            kind,
             why: String::from("no permission"),
         };
-        for (ground, patience) in [
-            (RefusalKind::Lasting, 0),
-            (RefusalKind::Passing, 30),
+        for (kind, time_limit) in [
+            (RefusalKind::Permanent, 0),
+            (RefusalKind::Temporary, 30),
             (RefusalKind::Full, 30),
         ] {
-            let refusal = refusal(ground);
+            let refusal = refusal(kind);
             let mut watch = StuckWatch::default();
             for seconds in 0..40 {
-                let scene = StuckInputs {
+                let inputs = StuckInputs {
                     refusal: Some(&refusal),
                     consumers: 0,
                     ..starved(seconds)
                 };
-                let stuck = watch.look(&scene);
-                assert_eq!(stuck.is_some(), seconds >= patience, "{ground:?} {seconds}");
+                let stuck = watch.check(&inputs);
+                assert_eq!(stuck.is_some(), seconds >= time_limit, "{kind:?} {seconds}");
                 assert!(stuck.is_none_or(|cause| cause.contains("no permission")));
             }
             // Some of the consumers are open and work.
-            let scene = StuckInputs {
+            let inputs = StuckInputs {
                 refusal: Some(&refusal),
                 busy: 5,
                 ..starved(40)
             };
-            assert_eq!(watch.look(&scene), None, "{ground:?}");
+            assert_eq!(watch.check(&inputs), None, "{kind:?}");
         }
     }
 
     #[test]
-    fn a_depth_that_cannot_be_read_is_stuck_by_what_kind_of_trouble_it_is() {
-        for (lasting, patience) in [(true, 0), (false, 30)] {
+    fn a_depth_that_cannot_be_read_is_stuck_at_once_if_the_error_is_permanent() {
+        for (permanent, time_limit) in [(true, 0), (false, 30)] {
             let mut watch = StuckWatch::default();
             for seconds in 0..40 {
-                let scene = StuckInputs {
+                let inputs = StuckInputs {
                     depth: Depth::Unread {
                         why: "locked",
-                        lasting,
+                        permanent,
                     },
                     expected: 0,
                     consumers: 0,
                     ..starved(seconds)
                 };
-                let stuck = watch.look(&scene);
-                assert_eq!(stuck.is_some(), seconds >= patience, "{lasting} {seconds}");
+                let stuck = watch.check(&inputs);
+                assert_eq!(
+                    stuck.is_some(),
+                    seconds >= time_limit,
+                    "{permanent} {seconds}"
+                );
             }
         }
     }
 
     #[test]
-    fn others_are_named_where_the_broker_counts_them() {
+    fn other_consumers_are_mentioned_if_the_broker_counts_them() {
         let mut watch = StuckWatch::default();
-        let scene = |seconds| StuckInputs {
+        let inputs = |seconds| StuckInputs {
             depth: Depth::Read {
                 ready: 1,
                 consumers: 3,
@@ -385,8 +436,8 @@ mod tests {
             consumers: 1,
             ..starved(seconds)
         };
-        assert_eq!(watch.look(&scene(0)), None);
-        let cause = watch.look(&scene(42)).unwrap();
+        assert_eq!(watch.check(&inputs(0)), None);
+        let cause = watch.check(&inputs(42)).unwrap();
         assert!(
             cause.contains("our consumer got nothing for 42s"),
             "{cause}"

@@ -6,8 +6,8 @@
 //! - *needed*: enough to start all waiting messages within the time that is left of the target. The oldest message has
 //!   used up part of it, and a worker that is started now takes its first message only after its start-up time.
 //!
-//! With fewer than *needed*, messages are late. Above both, workers are idle. Between the two the pool stays as it
-//! is, so that chance does not start and stop workers.
+//! With fewer than *needed*, messages are late. Above both, workers are idle. Between the two the pool keeps its size,
+//! so that random changes do not start and stop workers.
 //!
 //! If the target is many run times long and hardly anything waits, workers beyond the load itself go as well: the queue
 //! is the reserve. It grows slowly then, and long before a message is late, *needed* brings the workers back.
@@ -17,6 +17,7 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{DrainAfter, Group, Inputs, Recommendation, STUCK_AFTER, Spread};
+use crate::text::{counted, form_for};
 
 /// How many jobs must have succeeded before the measured run time is used.
 const LEAST_SAMPLES: u64 = 5;
@@ -44,7 +45,7 @@ const SHORT: f64 = 0.2;
 #[non_exhaustive]
 pub struct TargetWait {
     /// The longest that 95 of 100 messages should wait.
-    #[serde(with = "text")]
+    #[serde(with = "crate::json_time::text")]
     pub target: Duration,
     /// The share of their time that workers are planned to be busy.
     pub utilisation: Utilisation,
@@ -85,8 +86,10 @@ impl TargetWait {
             Some(since) if workers < expected => Recommendation::new(
                 expected,
                 format!(
-                    "stuck: no job succeeded for {}, so {expected} workers stay ({why})",
-                    human(since)
+                    "stuck: no job succeeded for {}, so {} {} ({why})",
+                    human(since),
+                    counted(expected, "worker"),
+                    form_for(expected, "stays", "stay")
                 ),
             ),
             _ => Recommendation::new(workers, why),
@@ -167,7 +170,7 @@ impl TargetWait {
         }
         why = format!(
             "{}: {why}; {waiting} waiting within {} needs {backlog:.1}",
-            count(workers),
+            counted(workers, "worker"),
             seconds(left)
         );
         if ready > backlog {
@@ -177,7 +180,7 @@ impl TargetWait {
             why = format!("{why}; while waiting is short, {useful} are enough");
         }
         if needed < workers && workers < useful {
-            why = format!("{why}; between them the pool stays as it is");
+            why = format!("{why}; between the two numbers the pool keeps its size");
         }
         Recommendation::new(workers, why)
     }
@@ -188,8 +191,11 @@ impl TargetWait {
         let samples = service.map_or(0, |service| service.samples);
         let known = match samples {
             0 => String::from("no job has succeeded yet"),
-            1 => String::from("only 1 job has succeeded yet"),
-            n => format!("only {n} jobs have succeeded yet"),
+            n => format!(
+                "only {} {} succeeded yet",
+                counted(n, "job"),
+                form_for(n, "has", "have")
+            ),
         };
         // If no job has succeeded by this time, the waiting messages would be late.
         let slow = inputs
@@ -214,8 +220,9 @@ impl TargetWait {
         Recommendation::new(
             workers,
             format!(
-                "{}: {known}, {rule}, for {demand} jobs of demand",
-                count(workers)
+                "{}: {known}, {rule}, for {} of demand",
+                counted(workers, "worker"),
+                counted(demand, "job")
             ),
         )
     }
@@ -282,36 +289,10 @@ impl<'de> Deserialize<'de> for Utilisation {
     }
 }
 
-/// A duration as text: `"30s"`.
-mod text {
-    use super::*;
-
-    pub(super) fn serialize<S: Serializer>(
-        duration: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_duration(*duration))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Duration, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text).map_err(D::Error::custom)
-    }
-}
-
 /// Rounds up. An excess that is only a floating-point error is ignored.
 fn whole(workers: f64) -> u32 {
     // A cast from a float saturates.
     (workers - 1e-6).ceil().max(0.0) as u32
-}
-
-fn count(workers: u32) -> String {
-    match workers {
-        1 => String::from("1 worker"),
-        n => format!("{n} workers"),
-    }
 }
 
 fn seconds(seconds: f64) -> String {

@@ -73,7 +73,7 @@ impl QueueError {
         self
     }
 
-    /// Whether a retry may succeed although nobody changes anything.
+    /// Whether a retry may succeed without any change by an operator.
     pub fn is_transient(&self) -> bool {
         use QueueErrorKind as K;
         match self.kind {
@@ -99,7 +99,7 @@ impl QueueError {
 
 /// A settlement did not reach the broker. The broker will deliver the message again.
 #[derive(Debug, Error)]
-#[error("failed to settle a delivery: the channel it came on is gone")]
+#[error("failed to settle a delivery: its channel is closed")]
 pub struct SettleError {
     /// The client library's error, if it gave one.
     #[source]

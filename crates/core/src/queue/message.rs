@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_when_it_was_published_as_exactly_as_it_says() {
+    fn has_the_publish_time_with_the_precision_of_the_message() {
         let message = |ms: Option<HeaderValue>, seconds| Message {
             headers: Headers::from_iter(ms.map(|ms| ("timestamp_in_ms".to_owned(), ms))),
             properties: Properties {
@@ -325,7 +325,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_two_texts_are_shown_alike(
+        fn different_texts_are_never_shown_alike(
             texts in proptest::collection::vec(
                 proptest::collection::vec(prop_oneof![Just(b'\\'), Just(b'x'), Just(b'f'), Just(0xff), any::<u8>()], 0..8),
                 0..20,

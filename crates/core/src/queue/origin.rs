@@ -19,8 +19,8 @@ pub struct Origin<'a> {
 }
 
 impl Message {
-    /// Where the message was first published. A copy of tidegate says so in its headers. For any other message it is
-    /// the exchange and routing key of the delivery.
+    /// Where the message was first published. A copy that tidegate made has it in its headers. For any other message it
+    /// is the exchange and routing key of the delivery.
     ///
     /// The headers count only on a message that came through the default exchange, as every copy does. A message from
     /// a named exchange was published by another program, and its headers are ignored.
@@ -33,7 +33,7 @@ impl Message {
 
     /// The first publish that the headers of a copy name, or `None` if this is not a copy.
     pub fn copied_from(&self) -> Option<Origin<'_>> {
-        // AMQP promises UTF-8 for neither.
+        // AMQP does not guarantee that these texts are UTF-8.
         let text = |name: &str| match self.headers.get(name) {
             Some(HeaderValue::Text(bytes)) => Some(String::from_utf8_lossy(bytes)),
             _ => None,
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_says_where_its_message_came_from_and_no_other_message_is_believed() {
+    fn a_copy_names_its_first_publish_and_the_same_headers_on_other_messages_are_ignored() {
         let both = [
             (ORIGINAL_EXCHANGE, "orders".into()),
             (ORIGINAL_ROUTING_KEY, "eu.new".into()),

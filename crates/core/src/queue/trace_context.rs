@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_what_a_later_version_adds() {
+    fn accepts_keys_that_a_later_version_adds() {
         let later = format!("cc{}-what-the-future", &PARENT[2..]);
         let context = TraceContext::new(&later, None).unwrap();
         assert_eq!(context.traceparent(), later);
@@ -270,7 +270,7 @@ mod tests {
     proptest! {
         /// The accessors cut the text at fixed places.
         #[test]
-        fn never_panics_on_what_it_takes(parent in ".{0,60}", state in ".{0,60}") {
+        fn never_panics_on_an_accepted_context(parent in ".{0,60}", state in ".{0,60}") {
             if let Some(context) = TraceContext::new(&parent, Some(&state)) {
                 let _ = (context.trace_id(), context.span_id(), context.is_sampled());
             }

@@ -1,6 +1,6 @@
-//! What happens to a job's output.
+//! The use of a job's output.
 
-/// What a job's standard output is used for.
+/// The use of a job's standard output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OutputUse {
     /// Log lines.
@@ -12,6 +12,6 @@ pub enum OutputUse {
         /// sent.
         limit: u64,
     },
-    /// A reply that nobody asked for. It is read and dropped, because it may contain data that must not be logged.
+    /// A reply that was not requested. It is read and dropped, because it may contain data that must not be logged.
     Dropped,
 }

@@ -14,11 +14,11 @@ pub struct ReplySettings {
 /// Which messages with a `reply_to` are answered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Answers {
-    /// Those whose runner gives a reply. With the kinds of runner that give replies, also those that fail for good.
+    /// Messages whose runner gives a reply. With such kinds of runner, messages whose job finally fails too.
     #[default]
     Given,
-    /// Each of them, at its end. The reply of an `exec` or `container` job is its standard output. Where a runner
-    /// gives no reply, an empty one is sent.
+    /// Each message, when its job has ended. The reply of an `exec` or `container` job is its standard output. If a
+    /// runner gives no reply, an empty one is sent.
     Always,
     /// None.
     Never,
@@ -68,7 +68,7 @@ mod tests {
     use super::fits;
 
     #[test]
-    fn a_star_stands_for_any_text() {
+    fn a_star_matches_any_text() {
         for (pattern, text, expected) in [
             ("replies", "replies", true),
             ("replies", "replies2", false),

@@ -1,4 +1,4 @@
-//! Replies: what the sender of a message is told at the end of its job, and where the reply goes.
+//! Replies: the content of the reply at the end of a job, and its destination.
 //!
 //! A message asks for a reply with its `reply_to`. The sender chooses that text, so it is not trusted: a reply goes
 //! to a caller by direct reply-to, or to a queue that the pool's settings allow. It never goes to a queue of a pool
@@ -7,7 +7,8 @@
 
 use super::{
     Death, Verdict,
-    copy::{ATTEMPTS, DIRECT_REPLY_TO, ERROR, REASON, note_kind, set},
+    copy::{DIRECT_REPLY_TO, note_kind},
+    headers::{ATTEMPTS, ERROR, REASON, set},
     levels::{dead_queue, retry_prefix},
 };
 use crate::{
@@ -55,19 +56,19 @@ pub enum ReplyDecision {
     Send {
         /// The message to publish.
         message: Box<Outgoing>,
-        /// What the reply says.
+        /// The kind of reply.
         says: ReplyKind,
     },
     /// The message asks for a reply to a place that is not allowed.
     Refused(ReplyRefusal),
 }
 
-/// What a reply says.
+/// The kind of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyKind {
     /// The job is done, and this is its result.
     Done,
-    /// The job has failed for good.
+    /// The job has finally failed.
     Failed,
     /// The job is done, but its result is too long to be sent.
     TooLarge,
@@ -87,7 +88,7 @@ impl ReplyRefusal {
     /// All variants.
     pub const ALL: [Self; 2] = [Self::NotAllowed, Self::OwnQueue];
 
-    /// A few words for a log.
+    /// A short text for a log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotAllowed => "reply_allow does not have it",
@@ -179,7 +180,7 @@ impl ReplyRules<'_> {
         }
     }
 
-    /// Where a message wants its reply, or `None` if it wants none.
+    /// The address for a message's reply, or `None` if it asks for none.
     fn target<'m>(&self, request: &'m Message) -> Option<Result<(&'m str, NoRoute), ReplyRefusal>> {
         let to = request.properties.reply_to.as_deref();
         let to = to.filter(|to| !to.is_empty())?;
@@ -277,7 +278,7 @@ fn belongs_to(pool: &QueueName, queue: &str) -> bool {
 pub enum ReplyRetry {
     /// The broker takes no messages at present. Wait, and take no more work meanwhile.
     Hold,
-    /// The cause may be this reply. Try again, and let the pool go on.
+    /// The cause may be this reply. Try again, and let the pool continue.
     TryAgain,
     /// The reply can never be delivered. Its message is still settled: the pool does not depend on the caller's
     /// queue.
@@ -285,7 +286,7 @@ pub enum ReplyRetry {
 }
 
 /// Decides what to do after a reply failed with an error of this kind. `tried_again` counts the retries before.
-pub fn trouble(kind: QueueErrorKind, tried_again: u32) -> ReplyRetry {
+pub fn retry_of_reply(kind: QueueErrorKind, tried_again: u32) -> ReplyRetry {
     use QueueErrorKind as K;
     match kind {
         K::Blocked | K::Disconnected => ReplyRetry::Hold,

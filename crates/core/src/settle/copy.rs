@@ -8,9 +8,13 @@ use std::time::Duration;
 
 use super::{
     Death, History,
-    letter::BrokerDeath,
+    broker_death::BrokerDeath,
+    headers::{
+        ATTEMPT, ATTEMPTS, BROKERS, DEATHS, DROPPED, ERROR, EXIT_CODE, FAILED_AT, FAILURE,
+        FIRST_FAILED_AT, GIVE_BACKS, JOB_ID, LAUNCH_FAILURES, ORIGINAL, PREFIX, REASON, ROUTING,
+        SIGNAL, STDERR, carried_job_id, set,
+    },
     levels::{dead_queue, retry_queue},
-    verdict::{ATTEMPT, GIVE_BACKS, LAUNCH_FAILURES},
 };
 use crate::{
     decide::{JobId, PoolName, QueueName},
@@ -22,38 +26,8 @@ use crate::{
     text::first_bytes,
 };
 
-const PREFIX: &str = "x-tidegate-";
-pub(super) const ORIGINAL: &str = "x-tidegate-original-";
-pub(super) const FIRST_FAILED_AT: &str = "x-tidegate-first-failed-at";
-pub(super) const FAILED_AT: &str = "x-tidegate-failed-at";
-pub(super) const REASON: &str = "x-tidegate-reason";
-pub(super) const ATTEMPTS: &str = "x-tidegate-attempts";
-pub(super) const FAILURE: &str = "x-tidegate-failure";
-pub(super) const EXIT_CODE: &str = "x-tidegate-exit-code";
-pub(super) const SIGNAL: &str = "x-tidegate-signal";
-const JOB_ID: &str = "x-tidegate-job-id";
-const DROPPED: &str = "x-tidegate-dropped-headers";
-pub(super) const ERROR: &str = "x-tidegate-error";
-pub(super) const STDERR: &str = "x-tidegate-stderr";
-
-/// Headers that route: the broker sends a message to every queue that they name.
-pub(super) const ROUTING: [&str; 2] = ["CC", "BCC"];
-/// The broker's own record of dead-lettering. On a copy the broker would count our retries as a cycle, and RabbitMQ
-/// drops messages that go round in a cycle.
-pub(super) const DEATHS: &str = "x-death";
-/// Headers that the broker writes again on every delivery or dead-lettering.
-const BROKERS: [&str; 7] = [
-    "x-delivery-count",
-    "x-first-death-exchange",
-    "x-first-death-queue",
-    "x-first-death-reason",
-    "x-last-death-exchange",
-    "x-last-death-queue",
-    "x-last-death-reason",
-];
-
-/// The `reply_to` of a client that wants its reply by direct reply-to. The broker replaces it by an address. In a
-/// message that came another way it names nobody. The broker would refuse a copy with it, because it would take us
+/// The `reply_to` of a client that asks for its reply by direct reply-to. The broker replaces it by an address. In a
+/// message that came another way it is meaningless. The broker would refuse a copy with it, because it would take us
 /// for the client.
 pub(super) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
@@ -413,15 +387,6 @@ fn note_time(headers: &mut Headers, message: &Message, now: jiff::Timestamp) {
     set(headers, FAILED_AT, now.to_string());
 }
 
-/// The job id that an earlier copy carries for a message without an id. Anyone may have written it, so it is read
-/// only if it has the form of our ids.
-pub fn carried_job_id(message: &Message) -> Option<JobId> {
-    let id = message.headers.get(JOB_ID)?.as_text()?;
-    let is_ours =
-        !id.is_empty() && id.len() <= 255 && id.bytes().all(|byte| byte.is_ascii_graphic());
-    is_ours.then(|| JobId::from(id))
-}
-
 /// The time of the first failure that an earlier copy carries, if it is a valid time.
 fn first_failed_at(message: &Message) -> Option<&str> {
     message
@@ -429,10 +394,6 @@ fn first_failed_at(message: &Message) -> Option<&str> {
         .get(FIRST_FAILED_AT)
         .and_then(HeaderValue::as_text)
         .filter(|text| text.parse::<jiff::Timestamp>().is_ok())
-}
-
-pub(super) fn set(headers: &mut Headers, name: &str, value: impl Into<HeaderValue>) {
-    headers.insert(name.to_owned(), value.into());
 }
 
 #[cfg(test)]

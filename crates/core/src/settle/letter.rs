@@ -6,15 +6,15 @@
 use serde::Serialize;
 
 use super::{
-    copy::{
-        ATTEMPTS, DEATHS, ERROR, EXIT_CODE, FAILED_AT, FAILURE, FIRST_FAILED_AT, ORIGINAL, REASON,
-        ROUTING, SIGNAL, STDERR, carried_job_id,
+    broker_death::BrokerDeath,
+    headers::{
+        ATTEMPT, ATTEMPTS, DELIVERY_COUNT, ERROR, EXIT_CODE, FAILED_AT, FAILURE, FIRST_FAILED_AT,
+        ORIGINAL, REASON, ROUTING, SIGNAL, STDERR, carried_job_id, integer, natural, text, time,
     },
-    verdict::{ATTEMPT, DELIVERY_COUNT},
 };
 use crate::{
     decide::QueueName,
-    queue::{HeaderValue, Headers, Message, Outgoing, Properties},
+    queue::{HeaderValue, Message, Outgoing, Properties},
 };
 
 /// A dead letter without its body.
@@ -101,11 +101,12 @@ impl Letter {
     }
 }
 
-/// A copy of the letter for the end of its own queue, where the broker counts its returns from zero. Each look at a
+/// A copy of the letter for the end of its own queue, where the broker counts its returns from zero. Each browse of a
 /// letter is a return, and a quorum queue may drop a message that was returned three times. `None` if the broker has
 /// counted no return.
 ///
-/// Content that would route the copy to other queues, expire it or have it refused moves aside, as on all copies.
+/// Content that would route the copy to other queues, expire it or have it refused is moved into headers, as on all
+/// copies.
 pub fn renewed(letter: &Message, queue: &QueueName) -> Option<Outgoing> {
     if returned(letter) == 0 {
         return None;
@@ -145,83 +146,12 @@ fn returned(letter: &Message) -> u64 {
     }
 }
 
-/// What the broker writes on a message that it dead-letters.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct BrokerDeath {
-    reason: Option<String>,
-    time: Option<jiff::Timestamp>,
-    /// The exchange and routing key of the first publish.
-    pub(super) published_to: Option<(String, String)>,
-}
-
-impl BrokerDeath {
-    /// The latest death in the headers. `None`: the headers have no death.
-    pub(super) fn of(headers: &Headers) -> Option<Self> {
-        let deaths = match headers.get(DEATHS) {
-            Some(HeaderValue::List(deaths)) => deaths.as_slice(),
-            _ => &[],
-        };
-        // The latest is the first in the list.
-        let mut tables = deaths.iter().filter_map(|death| match death {
-            HeaderValue::Table(table) => Some(table),
-            _ => None,
-        });
-        let Some(latest) = tables.next() else {
-            let reason = text(headers, "x-first-death-reason")?;
-            return Some(Self {
-                reason: Some(reason),
-                ..Self::default()
-            });
-        };
-        let oldest = tables.next_back().unwrap_or(latest);
-        let routing_key = match oldest.get("routing-keys") {
-            Some(HeaderValue::List(keys)) => keys.first().and_then(text_of),
-            _ => None,
-        };
-        Some(Self {
-            reason: text(latest, "reason"),
-            time: match latest.get("time") {
-                Some(HeaderValue::Timestamp(seconds)) => i64::try_from(*seconds)
-                    .ok()
-                    .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()),
-                _ => None,
-            },
-            published_to: text(oldest, "exchange").zip(routing_key),
-        })
-    }
-}
-
-fn text(headers: &Headers, name: &str) -> Option<String> {
-    headers.get(name).and_then(text_of)
-}
-
-/// The value as text, with invalid bytes replaced: AMQP does not promise UTF-8.
-fn text_of(value: &HeaderValue) -> Option<String> {
-    match value {
-        HeaderValue::Text(bytes) | HeaderValue::Binary(bytes) => {
-            Some(String::from_utf8_lossy(bytes).into_owned())
-        }
-        _ => None,
-    }
-}
-
-fn integer(headers: &Headers, name: &str) -> Option<i64> {
-    headers.get(name).and_then(HeaderValue::as_integer)
-}
-
-fn natural(headers: &Headers, name: &str) -> Option<u64> {
-    integer(headers, name).and_then(|number| u64::try_from(number).ok())
-}
-
-fn time(headers: &Headers, name: &str) -> Option<jiff::Timestamp> {
-    headers.get(name)?.as_text()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::{queue::Headers, settle::headers::DEATHS};
 
     fn table(entries: impl IntoIterator<Item = (&'static str, HeaderValue)>) -> Headers {
         entries
@@ -357,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_that_was_returned_is_renewed_unless_another_queue_counted_it() {
+    fn a_returned_letter_is_replaced_by_a_fresh_copy_unless_another_queue_counted_it() {
         let returned = |times| Message {
             routing_key: "dead".to_owned(),
             redelivered: true,

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn each_failure_waits_a_level_longer_and_a_requested_delay_is_rounded_up() {
+    fn each_failure_waits_at_the_next_level_and_a_requested_delay_is_rounded_up() {
         let levels = Levels::new(&settings(1000, 5000));
         let after: Vec<_> = (0..7).map(|n| levels.after(n).as_secs()).collect();
         assert_eq!(after, [1, 1, 2, 4, 5, 5, 5]);
@@ -133,7 +133,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn jitter_stays_within_three_quarters_and_the_whole(ms in 4u64..10_000_000, fraction in 0.0f64..1.0) {
+        fn jitter_stays_between_three_quarters_and_the_whole(ms in 4u64..10_000_000, fraction in 0.0f64..1.0) {
             let level = Duration::from_millis(ms);
             let jittered = jittered(level, fraction);
             prop_assert!(jittered <= level && jittered >= level.mul_f64(0.74));

@@ -4,15 +4,18 @@
 //! [`Verdict`]. A verdict gives the messages to publish. The worker publishes and acknowledges them.
 
 mod answer;
+mod broker_death;
 mod copy;
+mod headers;
 mod letter;
 mod levels;
 mod route;
 mod verdict;
 
 pub use self::{
-    answer::{ReplyDecision, ReplyKind, ReplyRefusal, ReplyRetry, ReplyRules, trouble},
-    copy::{Copies, carried_job_id, lacks_headers},
+    answer::{ReplyDecision, ReplyKind, ReplyRefusal, ReplyRetry, ReplyRules, retry_of_reply},
+    copy::{Copies, lacks_headers},
+    headers::carried_job_id,
     letter::{BROKER_REASONS, DeadBy, Letter, renewed},
     levels::{Levels, dead_queue, dead_queue_spec, jittered, retry_queue, retry_queue_spec},
     route::{CopyStep, ErrorScope, Route, rest, scope, spares, what_is_wrong},

@@ -1,4 +1,4 @@
-//! Where a copy goes if its queue cannot take it, and what an error on the way affects. Pure.
+//! The destination of a copy if its queue does not accept it, and the scope of a publish error. Pure.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ pub enum ErrorScope {
     Everything,
     /// This queue takes no messages.
     Queue,
-    /// This message is refused, wherever it goes.
+    /// This message is refused by every queue.
     Message,
 }
 
@@ -98,14 +98,12 @@ pub fn scope(step: CopyStep, kind: QueueErrorKind) -> ErrorScope {
 pub fn what_is_wrong(kind: QueueErrorKind) -> &'static str {
     use QueueErrorKind as K;
     match kind {
-        K::Mismatch => {
-            "was declared by someone else in another way (406), and would not send retries back"
-        }
+        K::Mismatch => "was declared with other arguments (406), and would not send retries back",
         K::LimitReached => "cannot be declared, because a limit on queues is reached",
         K::AccessRefused => "does not exist, and this user may not declare it",
         K::Conflict => "is held exclusively by another connection",
         K::Timeout => "does not confirm (a quorum queue without a leader does not)",
-        K::Refused => "refuses messages (full, or its node is gone)",
+        K::Refused => "refuses messages (full, or its node has failed)",
         K::Unroutable => "is deleted as soon as it is declared",
         _ => "cannot be used",
     }
@@ -168,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_rests_twice_as_long_each_time_and_a_mismatched_queue_rests_longest() {
+    fn each_failure_doubles_the_pause_of_a_queue_and_a_mismatched_queue_pauses_longest() {
         let seconds = |kind| [1, 2, 3, 4, 5, 99].map(|n| rest(kind, n).as_secs());
         assert_eq!(seconds(K::Timeout), [60, 120, 240, 480, 600, 600]);
         assert_eq!(seconds(K::Mismatch), [600; 6]);

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::Levels;
+use super::{
+    Levels,
+    headers::{ACQUIRED_COUNT, ATTEMPT, DELIVERY_COUNT, GIVE_BACKS, LAUNCH_FAILURES},
+};
+use crate::text::counted;
 use crate::{
     queue::{HeaderValue, Headers, Message},
     runner::{Failure, JobEnd, Reply},
@@ -21,14 +25,7 @@ pub const SUSPECT: u64 = 10;
 /// How long a suspect waits in a retry queue for its turn. Rounded up to a level of the backoff.
 const PARKED_FOR: Duration = Duration::from_secs(10);
 
-pub(super) const ATTEMPT: &str = "x-tidegate-attempt";
-pub(super) const LAUNCH_FAILURES: &str = "x-tidegate-launch-failures";
-pub(super) const GIVE_BACKS: &str = "x-tidegate-give-backs";
-pub(super) const DELIVERY_COUNT: &str = "x-delivery-count";
-/// RabbitMQ 4 counts all deliveries in this header if their number differs from the delivery count.
-const ACQUIRED_COUNT: &str = "x-acquired-count";
-
-/// What a message's headers tell about its earlier deliveries.
+/// What a message's headers say about its earlier deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct History {
     /// The number of this attempt. The first is 1.
@@ -94,8 +91,8 @@ impl History {
     }
 
     /// All unfinished deliveries of this message: those that ended without a result. The deliveries that the broker
-    /// counted since the last copy add one, whatever their number: the others may be another program's, or from a
-    /// time when no copy could be published.
+    /// counted since the last copy add only one: the others may be another program's, or from a time when no copy could
+    /// be published.
     pub fn unfinished(&self) -> u64 {
         self.give_backs.saturating_add(self.came_back().into())
     }
@@ -292,7 +289,7 @@ pub fn renew(history: History, retry: &RetrySettings) -> Verdict {
     }
 }
 
-/// Decides where a suspect waits while another one runs.
+/// Decides in which queue a suspect waits while another one runs.
 pub fn park(history: History, retry: &RetrySettings) -> Verdict {
     Verdict::Park {
         level: Levels::new(retry).for_delay(PARKED_FOR),
@@ -302,8 +299,8 @@ pub fn park(history: History, retry: &RetrySettings) -> Verdict {
 
 /// Decides how to give back a delivery whose job was stopped because the broker would soon have closed its channel.
 ///
-/// It always goes back as a copy: on a classic queue nothing else counts its rounds, and a job that needs more time
-/// than the broker allows would go round for ever.
+/// It always goes back as a copy: on a classic queue nothing else counts its deliveries, and a job that needs more time
+/// than the broker allows would be delivered again for ever.
 pub fn past_deadline(history: History, retry: &RetrySettings) -> Verdict {
     let next = History {
         give_backs: history.unfinished().saturating_add(1),
@@ -324,8 +321,8 @@ fn crash_loop(history: History, retry: &RetrySettings) -> Verdict {
             cause: DeathCause::CrashLoop,
             attempts: history.attempt - 1,
             message: format!(
-                "delivered {} times, but its job never ended",
-                history.unfinished()
+                "delivered {}, but its job never ended",
+                counted(history.unfinished(), "time")
             ),
             failure: None,
         },

@@ -1,13 +1,19 @@
 //! Cgroups for jobs: set up at the start, or by the first configuration that needs them.
 
+use std::path::Path;
+
 use nix::unistd::Pid;
 use tracing::{debug, info, warn};
 
 use crate::guard;
 use tidegate::{
     config::{CgroupUse, PoolConfig},
-    host::cgroup::{self, CgroupError, Controller, Home},
+    host::{
+        cgroup::{self, CgroupError, Controller, Home},
+        instance::finishing,
+    },
     run::chain,
+    runner::BoxError,
 };
 
 /// How much pools need cgroups.
@@ -20,14 +26,25 @@ enum Want {
     All,
 }
 
-/// Sets up the cgroups that the jobs of these pools need. `lock` distinguishes this instance from others, and
-/// `finishing` are the supervisors that it has taken over from.
+/// Sets up the cgroups that the jobs of these pools need. `lock` distinguishes this instance from others.
 ///
-/// Blocks until the processes that a dead instance left are gone.
+/// Waits until the processes that a dead instance left are gone.
 ///
 /// # Errors
 /// Limits need something that is not available.
-pub(super) fn prepare(
+pub(super) async fn prepare(
+    pools: &[PoolConfig],
+    lock: (u64, u64),
+    state_dir: &Path,
+) -> Result<(), BoxError> {
+    let (pools, state_dir) = (pools.to_vec(), state_dir.to_owned());
+    let prepared =
+        tokio::task::spawn_blocking(move || prepare_now(&pools, lock, &finishing(&state_dir)));
+    Ok(prepared.await??)
+}
+
+/// The same on this thread. `finishing` are the supervisors that this one has taken over from.
+fn prepare_now(
     pools: &[PoolConfig],
     lock: (u64, u64),
     finishing: &[Pid],

@@ -28,7 +28,7 @@ pub(super) struct DaemonControl {
 
 impl Control for DaemonControl {
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<v1::Reloaded, v1::Refusal>> + Send>> {
-        // A separate task, so that the reload continues if the caller goes away.
+        // A separate task, so that the reload continues if the caller disconnects.
         let reload = tokio::spawn(self.reloader.clone().reload());
         Box::pin(async move {
             reload.await.unwrap_or_else(|panic| {

@@ -1,15 +1,9 @@
 //! The life of the daemon: start, serve, react to signals, end.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use sd_notify::NotifyState;
-use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -19,8 +13,8 @@ use tracing::{info, warn};
 use super::{
     cgroups,
     control::{DaemonControl, HandOverRequest},
-    instance::{self, Instance, Served},
-    obstacles::{StartObstacles, with_all_causes},
+    error::AppError,
+    instance::{self, Instance, LastJobs, Served, with_all_causes},
     orders::OrdersFile,
     pools::Pools,
     reload::{self, Reloader},
@@ -33,26 +27,25 @@ use crate::{
     failures::{Events, Failures},
     guard,
     history::History,
-    http::{api::Api, guard::Tokens, live::Live, socket::InstanceError},
+    http::{api::Api, guard::Tokens, live::Live},
+    management::Management,
+    predecessors::Predecessors,
     recordings,
     reloads::Reloads,
     telemetry::{
-        events_file::{EventsFile, EventsFileError, EventsWriter},
+        events_file::{EventsFile, EventsWriter},
         otlp::Otlp,
-        prometheus::{Prometheus, PrometheusError},
+        prometheus::Prometheus,
     },
+    view::View,
 };
 use tidegate::{
     api::v1,
     builder::{LaunchError, broker_driver},
-    config::{Loaded, PoolConfig, Settings, Source},
-    host::{
-        cgroup,
-        instance::{FinishingLock, finishing},
-    },
-    queue::QueueDriver,
+    config::{Loaded, Settings, Source},
+    host::{cgroup, instance::FinishingLock},
+    queue::{HoldingsView, QueueDriver},
     run::{EventSink, StartOptions, Supervisor, TraceLink, chain},
-    runner::BoxError,
 };
 
 /// Events that may wait for the daemon. Far more than can occur at once.
@@ -61,7 +54,7 @@ const EVENTS: usize = 16;
 /// How long a supervisor that hands over waits until the last orders of operators are stored.
 const STORED: Duration = Duration::from_secs(2);
 
-/// What a daemon needs to start.
+/// The inputs of a daemon's start.
 #[derive(Debug)]
 pub struct Options {
     /// The configuration.
@@ -70,51 +63,6 @@ pub struct Options {
     pub source: Source,
     /// Takes spans of jobs.
     pub otlp: Option<Otlp>,
-}
-
-/// The daemon could not be started.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum AppError {
-    /// The lock or the socket could not be taken.
-    #[error(transparent)]
-    Instance(#[from] InstanceError),
-    /// Several of the lock, the socket and the address could not be taken.
-    #[error(transparent)]
-    StartObstacles(StartObstacles),
-    /// The HTTP address could not be listened on.
-    #[error("listen on {listen}")]
-    Listen {
-        /// The address.
-        listen: std::net::SocketAddr,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A token's file could not be read.
-    #[error("read the token in {}", path.display())]
-    Token {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The events file could not be opened.
-    #[error(transparent)]
-    Events(#[from] EventsFileError),
-    /// Limits on jobs need cgroups that could not be set up.
-    #[error("give jobs cgroups of their own")]
-    Cgroup(#[source] BoxError),
-    /// The recorder could not be installed.
-    #[error(transparent)]
-    Metrics(#[from] PrometheusError),
-    /// The pools could not be started.
-    #[error("start the pools")]
-    Launch(#[from] LaunchError),
-    /// The signal handlers could not be installed.
-    #[error("listen to signals")]
-    Signals(#[source] io::Error),
 }
 
 /// A daemon that is ready to start. It does not yet hold anything that only one supervisor may hold.
@@ -183,7 +131,8 @@ impl Prepared {
     /// Runs the supervisor until it is told to end. `predecessor` is a supervisor that hands over to this one.
     ///
     /// # Errors
-    /// Something that the daemon needs is not available. An unreachable broker is no error: the daemon waits for it.
+    /// Something that the daemon needs is not available. An unreachable broker is not an error: the daemon waits for
+    /// it.
     pub async fn run(self, predecessor: Option<v1::HandedOver>) -> Result<Ending, AppError> {
         let Self {
             settings,
@@ -208,10 +157,9 @@ impl Prepared {
             );
         }
         let lock = instance.lock.id();
-        prepare_cgroups(&settings.pools, lock, &settings.http.state_dir)
+        cgroups::prepare(&settings.pools, lock, &settings.http.state_dir)
             .await
             .map_err(AppError::Cgroup)?;
-        let upkeep = tokio::spawn(prometheus.clone().keep_up());
 
         let (specs, pools) = Pools::new(instance.identity()).plan(&settings.pools);
         let failures = Failures::default();
@@ -222,17 +170,22 @@ impl Prepared {
         let orders = OrdersFile::new(&settings.http.state_dir);
         let options = StartOptions {
             events: Some(sink),
-            orders: orders.take_up(),
+            orders: orders.restore(),
             store: Some(Arc::new(orders)),
             limits: settings.supervisor,
             traces: (otlp.as_ref()).map(|otlp| -> Arc<dyn TraceLink> { Arc::new(otlp.link()) }),
+            holdings: holdings(&settings),
             ..StartOptions::default()
         };
         let supervisor =
             Supervisor::start_with(driver, specs, options).map_err(LaunchError::from)?;
 
         let reloads = Reloads::new();
-        let (live, feed) = Live::new(supervisor.clone(), reloads.clone());
+        let view = View {
+            reloads: reloads.clone(),
+            predecessors: Predecessors::default(),
+        };
+        let (live, feed) = Live::new(supervisor.clone(), view.clone());
         let history = History::default();
         let feeds = vec![
             tokio::spawn(feed),
@@ -241,6 +194,7 @@ impl Prepared {
                 supervisor.clone(),
                 settings.http.state_dir.clone(),
             )),
+            tokio::spawn((view.predecessors.clone()).keep(settings.http.state_dir.clone())),
         ];
         let reloader = Reloader::new(reload::Inner {
             supervisor: supervisor.clone(),
@@ -249,7 +203,7 @@ impl Prepared {
             started: settings.clone(),
             pools: tokio::sync::Mutex::new(pools),
             events,
-            reloads: reloads.clone(),
+            reloads,
         });
         let (handovers, takeovers) = mpsc::channel(1);
         let control = DaemonControl {
@@ -260,7 +214,7 @@ impl Prepared {
         let api = Api {
             supervisor: supervisor.clone(),
             prometheus,
-            reloads,
+            view,
             control: Arc::new(control),
             live,
             history,
@@ -271,12 +225,12 @@ impl Prepared {
         let mut daemon = Daemon {
             supervisor,
             reloader,
-            holding: Holding::Everything(instance.serve(api, &settings, feeds)),
+            holding: Holding::Everything(instance.serve(api.clone(), &settings, feeds)),
+            api,
         };
         notify_ready(predecessor.is_some());
 
         let ending = daemon.follow(signals, takeovers).await;
-        upkeep.abort();
         close_events(events_writer).await;
         finish_spans(otlp).await;
         if let Some(groups) = cgroup::groups()
@@ -300,22 +254,25 @@ struct Daemon {
     supervisor: Supervisor,
     reloader: Reloader,
     holding: Holding,
+    api: Api,
 }
 
-/// What the daemon holds that no other may hold at the same time.
+/// The resources that only one daemon may hold at a time.
 enum Holding {
     /// Lock, socket and address.
     Everything(Served),
-    /// Lock, socket and address were given to a successor. This lock shows others that this daemon is still alive.
-    LastJobs(#[expect(dead_code, reason = "held until it is dropped")] FinishingLock),
+    /// Lock, socket and address were given to a successor.
+    LastJobs(LastJobs),
     /// Only while they are being given away.
     Nothing,
 }
 
 impl Holding {
     async fn release(self) {
-        if let Self::Everything(served) = self {
-            served.end().await;
+        match self {
+            Self::Everything(served) => served.end().await,
+            Self::LastJobs(last) => last.end().await,
+            Self::Nothing => {}
         }
     }
 }
@@ -353,9 +310,10 @@ impl Daemon {
                     };
                     let jobs = self.busy();
                     let pid = std::process::id();
-                    // From here on the successor relies on the handover. A successor that is gone would run no pool.
+                    // From here on the successor relies on the handover. If the successor has ended, no daemon would
+                    // run the pools.
                     if answer.send(Ok(v1::HandedOver { pid, jobs })).is_err() {
-                        warn!("not handing over: the successor is gone");
+                        warn!("not handing over: the successor has disconnected");
                         state.not_handed_over();
                         continue;
                     }
@@ -421,10 +379,7 @@ impl Daemon {
         match served.finishing() {
             Ok(finishing) => Some((answer, finishing)),
             Err(error) => {
-                refuse(
-                    answer,
-                    format!("the supervisor failed to {}", chain(&error)),
-                );
+                refuse(answer, format!("the supervisor {}", chain(&error)));
                 None
             }
         }
@@ -441,7 +396,7 @@ impl Daemon {
             };
             served.end_after(stored).await;
         }
-        self.holding = Holding::LastJobs(finishing);
+        self.holding = Holding::LastJobs(LastJobs::serve(finishing, self.api.clone()));
         info!("handed over");
     }
 
@@ -459,23 +414,11 @@ impl Daemon {
     }
 }
 
-/// A takeover that can be accepted: where its answer goes, and the lock that it needs.
+/// A takeover that can be accepted: the channel for its answer, and the lock that it needs.
 type Accepted = (
     oneshot::Sender<Result<v1::HandedOver, String>>,
     FinishingLock,
 );
-
-/// Prepares the cgroups for these pools' jobs. Blocks while old processes in the cgroups die.
-pub(super) async fn prepare_cgroups(
-    pools: &[PoolConfig],
-    lock: (u64, u64),
-    state_dir: &Path,
-) -> Result<(), BoxError> {
-    let (pools, state_dir) = (pools.to_vec(), state_dir.to_owned());
-    let prepared =
-        tokio::task::spawn_blocking(move || cgroups::prepare(&pools, lock, &finishing(&state_dir)));
-    Ok(prepared.await??)
-}
 
 /// Runs `work` outside the event loop, which receives its result as an event.
 fn tell(
@@ -484,22 +427,9 @@ fn tell(
 ) -> JoinHandle<()> {
     let events = events.clone();
     tokio::spawn(async move {
-        // After the daemon's end nobody receives this.
+        // After the daemon's end nothing receives this.
         let _ = events.send(work.await).await;
     })
-}
-
-/// Changed keys outside the pools. They need a restart.
-pub(super) fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
-    let differs = [
-        ("broker", old.broker != new.broker),
-        ("http", old.http != new.http),
-        ("log", old.log != new.log),
-        ("otlp", old.otlp != new.otlp),
-        ("events_file", old.events_file != new.events_file),
-    ];
-    let differs = differs.into_iter().filter(|(_, differs)| *differs);
-    differs.map(|(key, _)| key).collect()
 }
 
 async fn close_events(writer: Option<EventsWriter>) {
@@ -536,5 +466,22 @@ fn notify_ready(is_successor: bool) {
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!(error = %error, "could not notify the service manager");
+    }
+}
+
+/// What shows the messages that programs hold which consume a queue themselves. `None` without a management API.
+fn holdings(settings: &Settings) -> Option<Arc<dyn HoldingsView>> {
+    let url = settings.management.as_ref()?;
+    let broker = &settings.broker;
+    match Management::new(url, &broker.url, broker.tls.ca.as_deref()) {
+        Ok(management) => Some(Arc::new(management)),
+        Err(error) => {
+            let error = format!("failed to {}", chain(&error));
+            warn!(
+                error,
+                "the management API cannot be asked: what programs hold is assumed"
+            );
+            None
+        }
     }
 }

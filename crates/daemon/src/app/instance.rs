@@ -1,5 +1,5 @@
-//! The lock, the address and the socket of this supervisor: taken before anything runs, released at the end, or given
-//! away to a successor.
+//! The lock, the address and the socket of this supervisor: taken before anything runs, and released at the end or
+//! handed over to a successor.
 
 use std::{
     io,
@@ -12,9 +12,9 @@ use tokio::{
     task::JoinHandle,
     time::Instant,
 };
-use tracing::info;
+use tracing::{info, warn};
 
-use super::daemon::AppError;
+use super::{error::AppError, obstacles::StartObstacles};
 use crate::http::{
     api::Api,
     guard::{Guard, Token, Tokens},
@@ -25,16 +25,17 @@ use crate::http::{
 use tidegate::{
     config::{HttpSettings, Settings},
     host::instance::{FinishingLock, Instance as Identity, InstanceLock, LockError},
+    run::chain,
 };
 
 /// How long a start waits for another supervisor on the same state directory or socket to end.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// How long a successor waits for what its predecessor gives away. That takes about a second at most.
-const HANDOVER: Duration = Duration::from_secs(15);
-/// Time between two tries meanwhile.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const START_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a successor waits for the lock, address and socket of its predecessor. It usually takes less than a second.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time between two tries.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What makes this process the only supervisor here. Taken before anything runs.
+/// The locks and addresses that make this process the only supervisor here. Taken before anything runs.
 pub(super) struct Instance {
     pub(super) lock: InstanceLock,
     tcp: Option<(TcpListener, Guard)>,
@@ -51,11 +52,11 @@ impl Instance {
         tokens: Tokens,
         successor: bool,
     ) -> Result<Self, AppError> {
-        let patience = match successor {
-            true => HANDOVER,
-            false => PATIENCE,
+        let time_limit = match successor {
+            true => HANDOVER_TIMEOUT,
+            false => START_TIMEOUT,
         };
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + time_limit;
         let mut is_waiting = successor;
         loop {
             let error = match Self::take(http, tokens.clone()).await {
@@ -75,11 +76,11 @@ impl Instance {
                 is_waiting = true;
                 info!(
                     state_dir = %http.state_dir.display(),
-                    seconds = patience.as_secs(),
-                    "another supervisor is here: waiting for its end"
+                    seconds = time_limit.as_secs(),
+                    "another supervisor is running: waiting until it ends"
                 );
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(RETRY_INTERVAL).await;
         }
     }
 
@@ -140,6 +141,38 @@ impl Instance {
     }
 }
 
+/// The error of a start, with all other causes that would make the start fail, so that the operator can fix them at
+/// once. Releases everything that it takes for the check.
+pub(super) async fn with_all_causes(first: AppError, http: &HttpSettings) -> AppError {
+    if !matches!(first, AppError::Instance(_) | AppError::Listen { .. }) {
+        return first;
+    }
+    let mut found: Vec<(&'static str, String)> = Vec::new();
+    if let Err(error) = InstanceLock::take(&http.state_dir) {
+        found.push(("state_dir", operation(&error)));
+    }
+    if let Err(error) = socket::listen(&http.socket) {
+        found.push(("socket", operation(&error)));
+    }
+    if let Some(listen) = http.listen
+        && let Err(source) = TcpListener::bind(listen).await
+    {
+        found.push(("listen", operation(&AppError::Listen { listen, source })));
+    }
+    // The cause may have passed by now.
+    match StartObstacles::of(found) {
+        Some(obstacles) if obstacles.are_several() => AppError::StartObstacles(obstacles),
+        _ => first,
+    }
+}
+
+/// The failure and its causes, without the first words of an error of the library.
+fn operation(error: &dyn std::error::Error) -> String {
+    let text = chain(error);
+    text.strip_prefix("failed to ")
+        .map_or(text.clone(), str::to_owned)
+}
+
 /// The tokens in the configured files.
 pub(super) fn tokens(http: &HttpSettings) -> Result<Tokens, AppError> {
     let read = |path: &Option<PathBuf>| -> Result<_, AppError> {
@@ -169,7 +202,7 @@ pub(super) struct Served {
 }
 
 impl Served {
-    /// Takes the lock that keeps this supervisor alive in the eyes of others after it has handed over.
+    /// Takes the lock by which other processes see that this supervisor is alive after it has handed over.
     pub(super) fn finishing(&self) -> Result<FinishingLock, LockError> {
         self.lock.finishing()
     }
@@ -179,14 +212,58 @@ impl Served {
         self.end_after(std::future::ready(())).await;
     }
 
-    /// The same, but keeps the lock until `last` is over. The lock is released last. Before that, our socket would block
-    /// the next instance.
+    /// Like `end`, but waits for `last` before it releases the socket and the lock. The lock is released last, because
+    /// our socket would block a next instance that has the lock.
     pub(super) async fn end_after(self, last: impl Future<Output = ()>) {
         for feed in &self.feeds {
             feed.abort();
         }
         self.server.end().await;
         last.await;
+        drop(self.socket_file);
+        drop(self.lock);
+    }
+}
+
+/// The resources of a supervisor that has handed over: a lock that shows others that it is alive, and a socket that says which
+/// jobs it still runs.
+pub(super) struct LastJobs {
+    server: Server,
+    /// `None` if the socket could not be made. The jobs are finished all the same.
+    socket_file: Option<SocketFile>,
+    lock: FinishingLock,
+}
+
+impl LastJobs {
+    pub(super) fn serve(lock: FinishingLock, api: Api) -> Self {
+        let server = Server::new();
+        let listener = socket::listen(&lock.socket()).and_then(|(listener, file)| {
+            let path = lock.socket();
+            let failed = |source| InstanceError::Listen { path, source };
+            Ok((UnixListener::from_std(listener).map_err(failed)?, file))
+        });
+        let socket_file = match listener {
+            Ok((listener, file)) => {
+                server.serve(listener, routes::last_jobs(api));
+                Some(file)
+            }
+            Err(error) => {
+                warn!(
+                    error = chain(&error),
+                    "the successor cannot show the jobs that still run here"
+                );
+                None
+            }
+        };
+        Self {
+            server,
+            socket_file,
+            lock,
+        }
+    }
+
+    pub(super) async fn end(self) {
+        self.server.end().await;
         drop(self.socket_file);
         drop(self.lock);
     }

@@ -1,5 +1,5 @@
-//! The daemon. Only here adapters are connected to the actors. This module also owns the affairs of the process: its
-//! lock, sockets, signals and end.
+//! The daemon. Only this module connects adapters to the actors. It also owns the resources of the process: its lock,
+//! sockets, signals and end.
 //!
 //! ```text
 //! signals ─┐
@@ -11,6 +11,7 @@
 mod cgroups;
 mod control;
 mod daemon;
+mod error;
 mod instance;
 mod obstacles;
 mod orders;
@@ -20,7 +21,8 @@ mod signals;
 mod state;
 
 pub use self::{
-    daemon::{AppError, Options, Prepared},
+    daemon::{Options, Prepared},
+    error::AppError,
     obstacles::StartObstacles,
     state::Ending,
 };

@@ -2,12 +2,6 @@
 
 use std::fmt;
 
-use tokio::net::TcpListener;
-
-use super::daemon::AppError;
-use crate::http::socket;
-use tidegate::{config::HttpSettings, host::instance::InstanceLock, run::chain};
-
 /// A list of the keys in `[http]` that need another value. The source of each is the next.
 #[derive(Debug)]
 pub struct StartObstacles {
@@ -24,8 +18,13 @@ impl StartObstacles {
         keys
     }
 
+    /// Whether several keys need another value.
+    pub(super) fn are_several(&self) -> bool {
+        self.next.is_some()
+    }
+
     /// Makes a list of keys, each with the reason why its value cannot be used. `None` if `found` is empty.
-    fn of(found: Vec<(&'static str, String)>) -> Option<Self> {
+    pub(super) fn of(found: Vec<(&'static str, String)>) -> Option<Self> {
         let found = found.into_iter().enumerate().rev();
         found.fold(None, |next, (index, (key, why))| {
             Some(Self {
@@ -51,30 +50,5 @@ impl std::error::Error for StartObstacles {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         let next = self.next.as_deref()?;
         Some(next)
-    }
-}
-
-/// The error of a start, with all other causes that would make the start fail, so that the operator can fix them at
-/// once. Releases everything that it takes for the check.
-pub(super) async fn with_all_causes(first: AppError, http: &HttpSettings) -> AppError {
-    if !matches!(first, AppError::Instance(_) | AppError::Listen { .. }) {
-        return first;
-    }
-    let mut found: Vec<(&'static str, String)> = Vec::new();
-    if let Err(error) = InstanceLock::take(&http.state_dir) {
-        found.push(("state_dir", chain(&error)));
-    }
-    if let Err(error) = socket::listen(&http.socket) {
-        found.push(("socket", chain(&error)));
-    }
-    if let Some(listen) = http.listen
-        && let Err(source) = TcpListener::bind(listen).await
-    {
-        found.push(("listen", chain(&AppError::Listen { listen, source })));
-    }
-    // The cause may be gone by now.
-    match StartObstacles::of(found) {
-        Some(places) if places.next.is_some() => AppError::StartObstacles(places),
-        _ => first,
     }
 }

@@ -1,7 +1,7 @@
 //! The file of the operators' orders, `orders.json` in the state directory. Written on each change, read at the start.
 //!
 //! The new content is written to a second file and then renamed, so that a crash leaves either the old orders or the
-//! new ones. Only the holder of the instance lock uses the file. If the file cannot be read, it is moved aside, and the
+//! new ones. Only the holder of the instance lock uses the file. If the file cannot be read, it is renamed, and the
 //! start continues.
 
 use std::{
@@ -42,7 +42,7 @@ enum UnreadableOrders {
     TooLarge,
     #[error("it is of version {0}, and this program knows version {VERSION}")]
     Version(u64),
-    #[error("it does not hold the orders of pools")]
+    #[error("it does not contain the orders of pools")]
     Format(#[source] serde_json::Error),
 }
 
@@ -66,9 +66,9 @@ impl OrdersFile {
         }
     }
 
-    /// The orders of an earlier run. Without a file there are none. A file that cannot be read is moved aside, with a
+    /// The orders of an earlier run. Without a file there are none. A file that cannot be read is renamed, with a
     /// log line.
-    pub(super) fn take_up(&self) -> AllOrders {
+    pub(super) fn restore(&self) -> AllOrders {
         let path = self.state_dir.join(FILE);
         let error = match read(&path) {
             Ok(orders) => return orders,
@@ -83,7 +83,7 @@ impl OrdersFile {
             file = %path.display(),
             kept = %kept.display(),
             error = chain(&error),
-            "could not take the operators' orders up: every pool runs as it is configured"
+            "could not read the operators' orders: every pool runs as it is configured"
         );
         AllOrders::new()
     }
@@ -167,25 +167,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_stored_is_taken_up_again_and_is_nobody_else_s_to_read() {
+    async fn stored_orders_are_restored_and_only_their_user_can_read_them() {
         let state = tempfile::tempdir().unwrap();
         let file = OrdersFile::new(state.path());
-        assert_eq!(file.take_up(), AllOrders::new());
+        assert_eq!(file.restore(), AllOrders::new());
         // A link that a crash or an attacker may have left.
         symlink("/dev/null", state.path().join(NEXT)).unwrap();
         file.store(&orders()).await.unwrap();
-        assert_eq!(file.take_up(), orders());
+        assert_eq!(file.restore(), orders());
         let path = state.path().join(FILE);
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         file.store(&AllOrders::new()).await.unwrap();
-        assert_eq!(file.take_up(), AllOrders::new());
+        assert_eq!(file.restore(), AllOrders::new());
         let names: Vec<_> = fs::read_dir(state.path()).unwrap().collect();
         assert_eq!(names.len(), 1);
     }
 
     #[test]
-    fn a_file_that_is_not_ours_to_read_is_kept_aside() {
+    fn a_file_of_another_version_or_form_is_renamed_and_kept() {
         let state = tempfile::tempdir().unwrap();
         let file = OrdersFile::new(state.path());
         let (path, aside) = (state.path().join(FILE), state.path().join(ASIDE));
@@ -194,10 +194,10 @@ mod tests {
                 r#"{"version": 2, "pools": [1]}"#.to_owned(),
                 "it is of version 2",
             ),
-            ("{".to_owned(), "does not hold the orders of pools"),
+            ("{".to_owned(), "does not contain the orders of pools"),
             (
                 r#"{"version": 1, "pools": {"a": {"pin": 3}}}"#.to_owned(),
-                "does not hold the orders of pools",
+                "does not contain the orders of pools",
             ),
             (" ".repeat(MAX_BYTES as usize + 1), "larger than"),
         ] {
@@ -205,7 +205,7 @@ mod tests {
             let error = read(&path).unwrap_err();
             let shown = chain(&error);
             assert!(shown.contains(why), "{shown}");
-            assert_eq!(file.take_up(), AllOrders::new());
+            assert_eq!(file.restore(), AllOrders::new());
             assert!(!path.exists());
             assert_eq!(fs::read_to_string(&aside).unwrap(), text);
         }

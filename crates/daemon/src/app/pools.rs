@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_which_pools_a_reload_has_touched() {
+    fn names_the_pools_that_a_reload_changed() {
         let state = tempfile::tempdir().expect("a folder");
         let lock = InstanceLock::take(state.path()).expect("a lock");
         let none = Pools::new(lock.instance().clone());

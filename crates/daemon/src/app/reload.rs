@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::{error, info, warn};
 
 use super::{
-    daemon::{needs_restart, prepare_cgroups},
+    cgroups,
     pools::{Changes, Pools},
 };
 use crate::{guard, reloads::Reloads, telemetry::events_file::EventsFile};
@@ -13,6 +13,7 @@ use tidegate::{
     api::v1,
     config::{self, Settings, Source},
     run::{Supervisor, chain},
+    text::counted,
 };
 
 /// Reads the configuration again. Cheap to clone: all clones share their state.
@@ -83,10 +84,10 @@ impl Reloader {
             warn!(key, "changed, which takes effect at the next start");
         }
         let state_dir = &inner.started.http.state_dir;
-        if let Err(error) = prepare_cgroups(&loaded.settings.pools, inner.lock, state_dir).await {
+        if let Err(error) = cgroups::prepare(&loaded.settings.pools, inner.lock, state_dir).await {
             let error = chain(&*error);
             error!(error, "refused the configuration; the old one stays");
-            return Err(inner.refused(&file, vec![format!("failed to {error}")]));
+            return Err(inner.refused(&file, vec![error]));
         }
         let (specs, new) = pools.plan(&loaded.settings.pools);
         let count = specs.len();
@@ -110,7 +111,7 @@ impl Reloader {
             added = names(&added),
             removed = names(&removed),
             changed = names(&changed),
-            "took the configuration over"
+            "applied the configuration"
         );
         Ok(v1::Reloaded {
             file,
@@ -126,13 +127,24 @@ impl Reloader {
 impl Inner {
     fn refused(&self, file: &str, why: Vec<String>) -> v1::Refusal {
         self.reloads.refused(file, why.clone());
-        let count = match why.len() {
-            1 => "1 problem".to_owned(),
-            count => format!("{count} problems"),
-        };
+        let count = counted(why.len(), "problem");
         v1::Refusal {
             error: format!("the configuration {file} was refused, and the old one stays: {count}"),
             problems: why,
         }
     }
+}
+
+/// Changed keys outside the pools. They need a restart.
+fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    let differs = [
+        ("broker", old.broker != new.broker),
+        ("http", old.http != new.http),
+        ("log", old.log != new.log),
+        ("otlp", old.otlp != new.otlp),
+        ("broker.management_url", old.management != new.management),
+        ("events_file", old.events_file != new.events_file),
+    ];
+    let differs = differs.into_iter().filter(|(_, differs)| *differs);
+    differs.map(|(key, _)| key).collect()
 }

@@ -20,7 +20,7 @@ pub(super) enum Signal {
 }
 
 impl Signal {
-    /// Its name, as `kill` has it.
+    /// The name that `kill` uses.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Terminate => "SIGTERM",
@@ -32,8 +32,7 @@ impl Signal {
     }
 }
 
-/// The signals of this process. While this value was made, handlers were installed: the signals no longer kill the
-/// process.
+/// The signals of this process. Creating this value installs handlers, so these signals no longer kill the process.
 #[derive(Debug)]
 pub(super) struct Signals {
     terminate: unix::Signal,

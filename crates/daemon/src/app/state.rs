@@ -31,7 +31,7 @@ enum Phase {
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "a decision is only words until someone acts on it"]
+#[must_use = "a decision has no effect until it is carried out"]
 pub(super) enum DaemonDecision {
     /// Nothing.
     Nothing,
@@ -103,7 +103,7 @@ impl DaemonState {
         }
     }
 
-    /// The successor went away before it heard the answer.
+    /// The successor disconnected before it got the answer.
     pub(super) fn not_handed_over(&mut self) {
         if self.phase == Phase::Finishing {
             self.phase = Phase::Running;
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_every_event_by_how_far_it_is() {
+    fn each_event_gets_the_answer_for_the_stage_of_the_daemon() {
         use DaemonDecision::{Drain, Dump, End, HandOver, Nothing, Reload, StopNow};
         use DaemonEvent::Takeover;
         type Case = (&'static str, Vec<(DaemonEvent, DaemonDecision)>);
@@ -236,7 +236,7 @@ mod tests {
                 vec![(TERM, Drain), (QUIT, StopNow)],
             ),
             (
-                "reads the configuration once more where a HUP came meanwhile",
+                "reads the configuration once more if a HUP came meanwhile",
                 vec![
                     (HUP, Reload),
                     (HUP, Nothing),
@@ -247,7 +247,7 @@ mod tests {
                 ],
             ),
             (
-                "does not read the configuration on its way out",
+                "does not read the configuration while it ends",
                 vec![
                     (HUP, Reload),
                     (HUP, Nothing),
@@ -266,7 +266,7 @@ mod tests {
                 ],
             ),
             (
-                "hands nothing over on its way out",
+                "hands nothing over while it ends",
                 vec![(TERM, Drain), (Takeover, Nothing)],
             ),
             (

@@ -10,9 +10,12 @@ use serde::Serialize;
 use super::{
     declared::of_declaration,
     finding::{Finding, Severity},
-    management::{self, Management, ManagementError},
+    management::{self, Permissions, QueueDetails},
 };
-use crate::output::{Exit, Failure};
+use crate::{
+    management::{Management, ManagementError},
+    output::{Exit, Failure},
+};
 use tidegate::{
     adapters::amqp::{AmqpDriver, QueueFacts},
     builder::{broker_driver, reach},
@@ -20,7 +23,7 @@ use tidegate::{
     decide::PoolName,
     queue::{QueueDriver, QueueError, QueueErrorKind},
     settle::dead_queue,
-    text::{duration, escaped_chain},
+    text::{counted, duration, escaped_chain},
 };
 
 /// Longest time for the connection and the login.
@@ -79,7 +82,7 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
         if pool.retry.dead_letter == DeadLetter::Queue {
             let dead = dead_queue(&pool.queue);
             let losses = driver.losses(&dead).await;
-            let found = management::findings::of_dead_queue(&dead, &losses);
+            let found = management::of_dead_queue(&dead, &losses);
             findings
                 .extend(found.map(|(severity, what)| Finding::of_pool(severity, &pool.name, what)));
         }
@@ -135,7 +138,7 @@ async fn managed(
         let (mut found, mut shown) = (Vec::new(), Vec::new());
         for pool in pools {
             // A missing queue was reported earlier.
-            let details = match api.queue(&pool.queue).await {
+            let details = match api.queue::<QueueDetails>(&pool.queue).await {
                 Ok(Some(details)) => details,
                 Ok(None) => continue,
                 // This error concerns only this queue, for example arguments that are nested too deep to be read.
@@ -154,15 +157,12 @@ async fn managed(
                 Err(error) => return Err(error),
             };
             shown.push(pool.name.clone());
-            let mut of_pool = management::findings::of_queue(pool, &details);
+            let mut of_pool = management::of_queue(pool, &details);
             if pool.retry.dead_letter == DeadLetter::Queue {
                 let dead = dead_queue(&pool.queue);
                 // A missing queue is created by the pool, without such arguments.
-                if let Ok(Some(details)) = api.queue(&dead).await {
-                    of_pool.extend(management::findings::of_dead_queue(
-                        &dead,
-                        &details.losses(),
-                    ));
+                if let Ok(Some(details)) = api.queue::<QueueDetails>(&dead).await {
+                    of_pool.extend(management::of_dead_queue(&dead, &details.losses()));
                 }
             }
             found.extend(of_pool.into_iter().map(|(severity, what)| Finding {
@@ -171,12 +171,12 @@ async fn managed(
                 what,
             }));
         }
-        let permissions = api.permissions().await?;
+        let permissions = api.permissions::<Permissions>().await?;
         let seen = Visibility::Managed {
             permissions: permissions.is_some(),
         };
         found.extend(permissions.map(|permissions| {
-            let (severity, what) = management::findings::of_permissions(&permissions);
+            let (severity, what) = management::of_permissions(&permissions);
             Finding {
                 severity,
                 pool: None,
@@ -210,8 +210,9 @@ async fn of_queue(driver: &dyn QueueDriver, pool: &PoolSettings) -> Finding {
         Ok(depth) => (
             Severity::Ok,
             format!(
-                "queue {queue} is there, with {} messages ready and {} consumers",
-                depth.ready, depth.consumers
+                "queue {queue} is there, with {} ready and {}",
+                counted(depth.ready, "message"),
+                counted(depth.consumers, "consumer")
             ),
         ),
         Err(error) => of_error(&error, pool),
@@ -235,11 +236,11 @@ fn of_facts(facts: &QueueFacts, pool: &PoolSettings) -> Vec<Finding> {
         });
     };
     if let Some(kind) = &facts.kind {
-        let (severity, what) = management::findings::of_kind(queue, kind);
+        let (severity, what) = management::of_kind(queue, kind);
         say(severity, what);
     }
     if facts.has_single_active_consumer() && pool.policy.max > 1 {
-        let (severity, what) = management::findings::of_single_active_consumer(queue);
+        let (severity, what) = management::of_single_active_consumer(queue);
         say(severity, what);
     }
     found
@@ -251,12 +252,12 @@ fn of_error(error: &QueueError, pool: &PoolSettings) -> (Severity, String) {
         (QueueErrorKind::NotFound, Declare::No) => (
             Severity::Warning,
             format!(
-                "queue {queue} is not there: the pool will wait until another program declares it; or set `declare`"
+                "queue {queue} does not exist: the pool will wait until another program declares it; or set `declare`"
             ),
         ),
         (QueueErrorKind::NotFound, Declare::Classic | Declare::Quorum) => (
             Severity::Ok,
-            format!("queue {queue} is not there yet: the pool will declare it"),
+            format!("queue {queue} does not exist yet: the pool will declare it"),
         ),
         (QueueErrorKind::AccessRefused, _) => (
             Severity::Error,
@@ -324,13 +325,13 @@ mod tests {
     use tidegate::{adapters::memory::MemoryBroker, queue::QueueKind};
 
     #[tokio::test]
-    async fn says_of_each_queue_whether_it_is_there() {
+    async fn reports_for_each_queue_whether_it_exists() {
         let broker = MemoryBroker::new();
         broker.declare_queue("there", QueueKind::Classic);
         broker.send("there", "a job");
         let there = of_queue(&broker, &PoolSettings::new("there")).await;
         assert_eq!(there.severity, Severity::Ok);
-        assert!(there.what.contains("1 messages ready"), "{}", there.what);
+        assert!(there.what.contains("1 message ready"), "{}", there.what);
 
         let mut missing = PoolSettings::new("missing");
         let waits = of_queue(&broker, &missing).await;
@@ -348,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_a_refusal_to_be_an_error() {
+    fn a_refusal_is_an_error() {
         let refused = QueueError::new(QueueErrorKind::AccessRefused, "probe");
         let (severity, what) = of_error(&refused, &PoolSettings::new("a"));
         assert_eq!(severity, Severity::Error);
@@ -356,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_it_could_not_see() {
+    fn names_what_could_not_be_checked() {
         let mut pool = PoolSettings::new("a");
         let usual = unseen(&[&pool], Visibility::Amqp).len();
         pool.retry.dead_letter = DeadLetter::Broker;

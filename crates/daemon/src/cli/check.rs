@@ -23,6 +23,7 @@ use tidegate::{
     config::{self, Loaded, Place, Problem, Source},
     decide::PoolName,
     escape::Escaped,
+    text::counted,
 };
 
 const OK: Style = AnsiColor::Green.on_default().bold();
@@ -32,13 +33,13 @@ const NOTE: Style = Style::new().dimmed();
 
 /// The findings, for a program.
 #[derive(Debug, Default, Serialize)]
-struct Report {
+struct CheckReport {
     file: String,
     ok: bool,
     pools: usize,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
-    /// What was seen at the broker, if the command asked it.
+    /// The result of the check of the broker, if it was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     broker: Option<BrokerReport>,
 }
@@ -93,23 +94,22 @@ pub(super) fn check(cli: &Cli, args: &CheckArgs) -> Result<Exit, Failure> {
     }
 }
 
-fn examine(source: &Source) -> (Report, Option<Loaded>) {
-    let mut report = Report {
+fn examine(source: &Source) -> (CheckReport, Option<Loaded>) {
+    let mut report = CheckReport {
         file: source.file().display().to_string(),
-        ..Report::default()
+        ..CheckReport::default()
     };
-    let (loaded, problems) = config::examine(source);
-    report.problems = problems.into_vec();
+    let examined = config::examine(source);
+    report.problems = examined.problems.into_vec();
+    report.warnings = examined.warnings.into_vec();
     report.problems.extend(bad_log_filter());
     report.ok = report.problems.is_empty();
-    if let Some(loaded) = &loaded {
+    if let Some(loaded) = &examined.loaded {
         report.problems.extend(otlp::inspect(loaded));
         report.ok &= report.problems.is_empty();
         report.pools = loaded.settings.pools.len();
-        report.warnings = loaded.warnings.clone();
-        report.warnings.extend(loaded.suspicions().into_vec());
     }
-    (report, loaded)
+    (report, examined.loaded)
 }
 
 /// A log filter that `run` would refuse.
@@ -153,7 +153,7 @@ fn is_answered(warning: &Problem, shown: &[PoolName]) -> bool {
     shown.any(|pool| warning.key == format!("pools.{pool}.retry.dead_letter"))
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &CheckReport) -> String {
     let mut text = String::new();
     for problem in &report.problems {
         let _ = writeln!(text, "{}", Escaped(&problem.to_string()));
@@ -180,8 +180,7 @@ fn text(report: &Report) -> String {
     }
     if report.ok {
         let (file, pools) = (&report.file, report.pools);
-        let plural = if pools == 1 { "" } else { "s" };
-        let _ = writeln!(text, "{file}: {OK}ok{OK:#}, {pools} pool{plural}");
+        let _ = writeln!(text, "{file}: {OK}ok{OK:#}, {}", counted(pools, "pool"));
     }
     text
 }
@@ -191,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whether_there_is_a_dead_letter_exchange_is_asked_until_it_was_seen() {
+    fn a_dead_letter_exchange_is_looked_for_until_it_was_seen() {
         let text = "[pools.a]\nretry.dead_letter = \"broker\"\nrunner.command = [\"a\"]\n\
                     [pools.b]\nqueue = \"a.dead\"\nrunner.command = [\"b\"]\n";
         let nothing = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());

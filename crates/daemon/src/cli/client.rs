@@ -9,11 +9,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use tokio::time;
 
-use super::{
+use super::supervisor::Supervisor;
+use crate::{
     exchange::{client, exchange},
-    supervisor::Supervisor,
+    output::{Exit, Failure},
 };
-use crate::output::{Exit, Failure};
 use tidegate::{api::v1, runner::BoxError};
 
 /// A supervisor answers from memory. If it takes longer, it has a problem.
@@ -31,9 +31,9 @@ pub(super) enum ClientError {
         #[source]
         source: io::Error,
     },
-    #[error("hear from the supervisor within {} s", .0.as_secs())]
+    #[error("get an answer from the supervisor within {} s", .0.as_secs())]
     Timeout(Duration),
-    #[error("talk to the supervisor")]
+    #[error("communicate with the supervisor")]
     Talk(#[source] BoxError),
     /// The supervisor refused. The text is its own.
     #[error("{operation}: {}", refusal.error)]
@@ -42,7 +42,7 @@ pub(super) enum ClientError {
         refusal: v1::Refusal,
         status: StatusCode,
     },
-    #[error("write the question")]
+    #[error("encode the request")]
     Question(#[source] serde_json::Error),
     #[error("read the supervisor's answer")]
     Answer(#[source] serde_json::Error),
@@ -65,17 +65,17 @@ pub(super) async fn get<T: DeserializeOwned>(
     .await
 }
 
-/// Sends a request for an action at `path`, and waits up to `patience`. `operation` as for [`get`].
+/// Sends a request for an action at `path`, and waits up to `time_limit`. `operation` as for [`get`].
 pub(super) async fn act<T: DeserializeOwned>(
     supervisor: &Supervisor,
     method: Method,
     path: &str,
     body: &impl Serialize,
-    patience: Duration,
+    time_limit: Duration,
     operation: &'static str,
 ) -> Result<T, ClientError> {
     let body = serde_json::to_vec(body).map_err(ClientError::Question)?;
-    ask(supervisor, method, path, body.into(), patience, operation).await
+    ask(supervisor, method, path, body.into(), time_limit, operation).await
 }
 
 async fn ask<T: DeserializeOwned>(
@@ -83,7 +83,7 @@ async fn ask<T: DeserializeOwned>(
     method: Method,
     path: &str,
     body: Bytes,
-    patience: Duration,
+    time_limit: Duration,
     operation: &'static str,
 ) -> Result<T, ClientError> {
     let uri: hyper::Uri = hyperlocal::Uri::new(supervisor.socket(), path).into();
@@ -99,9 +99,9 @@ async fn ask<T: DeserializeOwned>(
         .body(Full::new(body))
         .map_err(|error| ClientError::Talk(error.into()))?;
     let client = client(UnixConnector);
-    let asked = time::timeout(patience, exchange(&client, request, ANSWER_BYTES)).await;
+    let asked = time::timeout(time_limit, exchange(&client, request, ANSWER_BYTES)).await;
     let (status, body) = asked
-        .map_err(|_| ClientError::Timeout(patience))?
+        .map_err(|_| ClientError::Timeout(time_limit))?
         .map_err(|error| match not_connected(&*error) {
             Some(source) => ClientError::Connect {
                 tried: supervisor.tried().to_vec(),
@@ -123,7 +123,7 @@ async fn ask<T: DeserializeOwned>(
     serde_json::from_slice(&body).map_err(ClientError::Answer)
 }
 
-/// Paths as words: `a, b or c`.
+/// Paths as text: `a, b or c`.
 fn any_of(paths: &[PathBuf]) -> String {
     let words: Vec<String> = paths
         .iter()

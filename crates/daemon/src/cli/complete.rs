@@ -23,7 +23,7 @@ use tidegate::{api::v1, config};
 const VARIABLE: &str = "TIDEGATE_COMPLETE";
 
 /// A person waits at a TAB.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Answers the shell, if a shell asks. Prints the completions and ends the process.
 pub(super) fn answer_shell() {
@@ -90,7 +90,7 @@ fn running(words: &Words) -> Option<Vec<String>> {
     let pools: Vec<v1::Pool> = runtime
         .block_on(async {
             let asked = client::get(&supervisor, "/api/v1/pools", "read the pools");
-            time::timeout(PATIENCE, asked).await
+            time::timeout(TIMEOUT, asked).await
         })
         .ok()?
         .ok()?;
@@ -110,7 +110,8 @@ fn configured(words: &Words) -> Option<Vec<String>> {
     Some(pools.map(|config| config.pool.name.to_string()).collect())
 }
 
-/// What the line that is completed says about where to look. The line may be incomplete, so clap cannot read it.
+/// The configuration and socket that the completed command line names. The line may be incomplete, so clap cannot parse
+/// it.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Words {
     config: Option<PathBuf>,
@@ -152,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_from_the_line_where_the_supervisor_is() {
+    fn reads_the_socket_from_the_command_line() {
         let words = |line: &str| Words::of(line.split(' ').map(OsString::from));
         let found = |config: Option<&str>, socket: Option<&str>| Words {
             config: config.map(PathBuf::from),

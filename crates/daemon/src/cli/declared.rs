@@ -22,7 +22,7 @@ pub(super) async fn of_declaration(
     let error = driver.declare(&spec).await.err()?;
     let what = match error.kind {
         QueueErrorKind::Mismatch => format!(
-            "queue {} is there in another way than the pool declares it, and stays so: write its own kind and \
+            "queue {} exists with other arguments than the pool declares, and is not changed: write its own kind and \
              arguments in the pool, or declare = \"no\", or delete the queue: {}",
             pool.queue,
             chain(&error)
@@ -38,7 +38,7 @@ mod tests {
     use tidegate::{adapters::memory::MemoryBroker, config::Declare, queue::QueueKind};
 
     #[tokio::test]
-    async fn a_queue_that_is_there_in_another_way_is_an_error() {
+    async fn an_existing_queue_with_other_arguments_is_an_error() {
         let broker = MemoryBroker::new();
         let mut pool = PoolSettings::new("jobs");
         for declare in [Declare::No, Declare::Classic, Declare::Quorum] {
@@ -52,6 +52,6 @@ mod tests {
             .insert("x-delivery-limit".to_owned(), 5.into());
         let found = of_declaration(&broker, &pool).await.unwrap();
         assert_eq!(found.severity, Severity::Error);
-        assert!(found.to_string().contains("in another way"), "{found}");
+        assert!(found.to_string().contains("other arguments"), "{found}");
     }
 }

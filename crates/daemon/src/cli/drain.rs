@@ -9,7 +9,7 @@ use super::{
     args::{Cli, Format, steer::DrainArgs},
     client,
     jobs::stop_each,
-    steer::{PATIENCE, line, names, path},
+    steer::{TIMEOUT, line, names, path, with_as_before},
     supervisor::{self, Supervisor},
 };
 use crate::output::{self, Exit, Failure};
@@ -17,10 +17,11 @@ use tidegate::{
     api::v1::{self, Steered},
     escape::Escaped,
     run::{IntakeStatus, PoolStatus, StopThen},
+    text::{counted, form_for},
 };
 
 /// Time between two requests for the state of the pools.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long jobs may take to be given back after the deadline, while their runners have their grace.
 const ENDING: Duration = Duration::from_secs(600);
@@ -34,15 +35,16 @@ pub(super) async fn drain(cli: &Cli, args: &DrainArgs) -> Result<Exit, Failure> 
         let path = path(name, "drain");
         let operation = "drain the pool";
         let steered: Steered =
-            client::act(&supervisor, Method::POST, &path, &body, PATIENCE, operation).await?;
+            client::act(&supervisor, Method::POST, &path, &body, TIMEOUT, operation).await?;
         if cli.format == Format::Human {
-            output::write(line(&steered, "drains").as_bytes())?;
+            output::write(line(&steered, &with_as_before(&steered, "drains")).as_bytes())?;
         }
     }
     let mut given_back = 0;
     let left = match watch(&supervisor, &names, deadline).await? {
         left if left.is_empty() || !args.give_back => left,
         left => {
+            output::tell(b"stopping the jobs that still run; their messages are given back\n");
             for name in &left {
                 given_back += stop_each(&supervisor, name, StopThen::Requeue).await?;
             }
@@ -81,19 +83,19 @@ pub(super) async fn drain(cli: &Cli, args: &DrainArgs) -> Result<Exit, Failure> 
 }
 
 fn of_given_back(jobs: usize) -> String {
-    match jobs {
-        1 => "drained at the deadline: 1 running job was stopped and given back\n".to_owned(),
-        jobs => {
-            format!("drained at the deadline: {jobs} running jobs were stopped and given back\n")
-        }
-    }
+    let were = form_for(jobs, "was", "were");
+    let jobs = counted(jobs, "running job");
+    format!("drained at the deadline: {jobs} {were} stopped and given back\n")
 }
 
 fn jobs(running: u32) -> String {
     match running {
         0 => "workers are still on their way out".to_owned(),
-        1 => "1 job still runs".to_owned(),
-        jobs => format!("{jobs} jobs still run"),
+        jobs => format!(
+            "{} still {}",
+            counted(jobs, "job"),
+            form_for(jobs, "runs", "run")
+        ),
     }
 }
 
@@ -140,7 +142,7 @@ async fn watch(
             }
             return Ok(left.iter().map(|status| status.name.to_string()).collect());
         }
-        let next = Instant::now() + LOOK_AGAIN;
+        let next = Instant::now() + CHECK_INTERVAL;
         time::sleep_until(deadline.map_or(next, |deadline| deadline.min(next))).await;
     }
 }
@@ -159,7 +161,7 @@ fn progress(left: &[&PoolStatus]) -> String {
         .map(|status| {
             let workers = status.workers.live + status.workers.draining;
             let (name, busy) = (Escaped(status.name.as_str()), status.runners.busy);
-            format!("{name}: {busy} busy, {workers} workers left")
+            format!("{name}: {busy} busy, {} left", counted(workers, "worker"))
         })
         .collect();
     parts.join("; ")

@@ -26,7 +26,8 @@ pub(super) async fn explain(cli: &Cli, args: &ExplainArgs) -> Result<Exit, Failu
     Ok(Exit::Ok)
 }
 
-/// The answer for a person. The record's own words come with it, because the supervisor may be newer than we are.
+/// The answer for a person. The text of the record comes from the supervisor, because it may be newer than this
+/// program.
 fn text(answer: &Explanation) -> String {
     let name = Escaped(answer.name.as_str());
     let mut text = format!("{HEAD}{name}{HEAD:#} is {}", answer.status.state.as_str());
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_of_the_answer_steers_a_terminal() {
+    fn no_line_of_the_answer_controls_a_terminal() {
         let answer = answer(
             "a\u{202e}",
             "faulted",

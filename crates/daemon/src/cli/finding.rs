@@ -1,4 +1,4 @@
-//! What `tidegate check --broker` finds: one thing each, and how bad it is.
+//! The findings of `tidegate check --broker`, each with its severity.
 
 use std::fmt;
 

@@ -5,7 +5,7 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-/// Words that other programs use for what a command does here, each with its hint.
+/// Names that other programs use for our commands, each with its hint.
 const WORDS: &[(&[&str], &str)] = &[
     (
         &[
@@ -35,6 +35,10 @@ const WORDS: &[(&[&str], &str)] = &[
     (
         &["config", "configuration", "keys", "reference", "settings"],
         "`tidegate check --reference` prints every key with its default",
+    ),
+    (
+        &["schema", "jsonschema"],
+        "`tidegate check --schema` prints the JSON schema of the configuration, for editors",
     ),
     (
         &["watch", "monitor", "dashboard", "ui", "htop"],
@@ -95,7 +99,7 @@ const WORDS: &[(&[&str], &str)] = &[
     (&["version"], "`tidegate --version` prints the version"),
 ];
 
-/// What is printed for arguments that clap could not read.
+/// The message for arguments that clap could not read.
 pub(super) fn of(error: &Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand && is_of_program(error) {
         return FIRST_STEPS.to_owned();
@@ -115,7 +119,7 @@ pub(super) fn of(error: &Error) -> String {
     )
 }
 
-/// The word that stands where a command of the program is wanted.
+/// The word in the position of a command.
 fn unknown_command(error: &Error) -> Option<&str> {
     if error.kind() != ErrorKind::InvalidSubcommand || !is_of_program(error) {
         return None;
@@ -141,7 +145,7 @@ fn hint_for(word: &str) -> Option<&'static str> {
         .map(|(_, hint)| *hint)
 }
 
-/// What `tidegate` alone prints.
+/// The output of `tidegate` without arguments.
 const FIRST_STEPS: &str = "\
 A worker pool that grows and shrinks with a RabbitMQ queue.
 
@@ -173,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_type_first_leads_to_a_command() {
+    fn common_wrong_commands_get_a_hint() {
         for (word, command) in [
             ("start", "tidegate run"),
             ("stop", "TERM"),
@@ -224,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_program_alone_shows_the_first_steps() {
+    fn the_program_without_arguments_shows_the_first_steps() {
         let text = said(&[]);
         assert_eq!(text, FIRST_STEPS);
         assert!(text.lines().count() < 20);

@@ -8,11 +8,17 @@ use std::{
 };
 
 use super::args::{Cli, init::InitArgs};
-use crate::output::{self, Exit, Failure};
+use crate::{
+    output::{self, Exit, Failure},
+    reference,
+};
 use tidegate::{config, escape::Escaped};
 
-/// Where it is written, unless it is told otherwise: where `run` looks first.
+/// The default file: the first one that `run` looks for.
 const FILE: &str = "tidegate.toml";
+
+/// The schema for editors, beside the configuration.
+const SCHEMA: &str = "tidegate.schema.json";
 
 /// Characters of a pool's name.
 const NAME_LENGTH: usize = 64;
@@ -29,20 +35,33 @@ pub(super) fn init(cli: &Cli, args: &InitArgs) -> Result<Exit, Failure> {
             false => failure,
         }
     })?;
-    let (_, problems) = config::examine(&file.clone().into());
+    let schema = match args.no_schema {
+        true => None,
+        false => write_schema(&file),
+    };
+    let problems = config::examine(&file.clone().into()).problems;
     for problem in &problems {
         output::warn(&problem.to_string());
     }
     let file = Escaped(&file.display().to_string()).to_string();
+    let wrote = match schema {
+        Some(schema) => format!(
+            "wrote {file}, and {} for editors",
+            Escaped(&schema.display().to_string())
+        ),
+        None => format!("wrote {file}"),
+    };
     let next = match problems.is_empty() {
-        true => format!("wrote {file}; next: `tidegate check --broker`, then `tidegate run`\n"),
-        false => format!("wrote {file}; mend what is said above, then `tidegate check --broker`\n"),
+        true => format!("{wrote}; next: `tidegate check --broker`, then `tidegate run`\n"),
+        false => {
+            format!("{wrote}; correct the problems above, then `tidegate check --broker`\n")
+        }
     };
     output::write(next.as_bytes())?;
     Ok(Exit::Ok)
 }
 
-/// Writes a file that is not there yet. One that may hold a password is for its owner alone.
+/// Writes a new file. A file that may contain a password is readable only by its owner.
 fn write_new(file: &Path, text: &str, is_secret: bool) -> io::Result<()> {
     let mut open = OpenOptions::new()
         .write(true)
@@ -52,7 +71,26 @@ fn write_new(file: &Path, text: &str, is_secret: bool) -> io::Result<()> {
     open.write_all(text.as_bytes())
 }
 
+/// Writes the schema that the configuration names, unless it is there. Returns its path if it was written. Editors can
+/// do without it, so a failure is a warning.
+fn write_schema(file: &Path) -> Option<PathBuf> {
+    let schema = file.with_file_name(SCHEMA);
+    match write_new(&schema, &reference::schema(), false) {
+        Ok(()) => Some(schema),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+        Err(error) => {
+            output::warn(&format!("could not write {}: {error}", schema.display()));
+            None
+        }
+    }
+}
+
 fn text(args: &InitArgs) -> String {
+    // Editors take it from the first line: https://taplo.tamasfe.dev/configuration/directives.html
+    let schema = match args.no_schema {
+        true => String::new(),
+        false => format!("#:schema ./{SCHEMA}\n"),
+    };
     let queue = quoted(&args.queue);
     let pool = args.pool.clone().unwrap_or_else(|| name(&args.queue));
     let pool = match pool.chars().all(is_bare) && !pool.is_empty() {
@@ -66,7 +104,7 @@ fn text(args: &InitArgs) -> String {
     let command: Vec<String> = args.command.iter().map(|word| quoted(word)).collect();
     let command = command.join(", ");
     format!(
-        r#"# tidegate's configuration. `tidegate check --reference` prints every key with its default,
+        r#"{schema}# tidegate's configuration. `tidegate check --reference` prints every key with its default,
 # `tidegate check --broker` says what is wrong with this file and with the broker for it.
 
 [broker]
@@ -79,7 +117,7 @@ listen = "127.0.0.1:8672"
 
 [pools.{pool}]
 queue = {queue}
-# Who declares the queue: "no" for someone else; "classic" or "quorum" and the pool does.
+# Who declares the queue: "no": another program; "classic" or "quorum": the pool.
 declare = "no"
 # How long the queue is empty before all workers drain: "0s" at once, or "never".
 drain_after = "5s"
@@ -124,7 +162,7 @@ fn name(queue: &str) -> String {
     }
 }
 
-/// What TOML takes in a key without quotes.
+/// The characters that TOML allows in a key without quotes.
 fn is_bare(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_')
 }
@@ -156,12 +194,13 @@ mod tests {
             queue: queue.to_owned(),
             pool: None,
             url: None,
+            no_schema: false,
             command: command.iter().map(|word| (*word).to_owned()).collect(),
         }
     }
 
     #[test]
-    fn what_it_writes_is_a_good_configuration_of_that_queue_and_command() {
+    fn it_writes_a_valid_configuration_with_that_queue_and_command() {
         for (queue, pool) in [
             ("thumbnails", "thumbnails"),
             ("img.resize", "img-resize"),
@@ -181,6 +220,10 @@ mod tests {
             assert_eq!(written.pool.queue.as_str(), queue);
             assert_eq!(written.pool.name.as_str(), pool);
             assert_eq!(written.runner.kind(), "exec");
+            assert!(
+                text.starts_with("#:schema ./tidegate.schema.json\n"),
+                "{text}"
+            );
             let exec = written.runner.process().unwrap();
             assert_eq!(exec.command, command);
         }

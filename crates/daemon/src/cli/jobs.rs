@@ -10,16 +10,17 @@ use super::{
         steer::{JobsArgs, JobsCommand, JobsStopArgs},
     },
     client,
-    steer::{PATIENCE, no_such_pool, path},
+    steer::{TIMEOUT, no_such_pool, path},
     supervisor::{self, Supervisor},
     table::{Cell, Layout, cell},
 };
 use crate::output::{self, Exit, Failure};
 use tidegate::{
-    api::v1::{self, Job, StopJob, StoppedJobs},
+    api::v1::{self, Job, JobOfPool, StopJob, StoppedJobs},
     decide::PoolName,
     escape::Escaped,
-    run::{RunningJob, StopThen},
+    run::StopThen,
+    text::counted,
 };
 
 pub(super) async fn jobs(cli: &Cli, args: &JobsArgs) -> Result<Exit, Failure> {
@@ -61,7 +62,7 @@ async fn stop(cli: &Cli, args: &JobsStopArgs) -> Result<Exit, Failure> {
         Format::Human => {
             let jobs = match stopped {
                 1 => "1 job was".to_owned(),
-                jobs => format!("{jobs} jobs of this id were"),
+                jobs => format!("{} with this id were", counted(jobs, "job")),
             };
             let becomes = match then {
                 StopThen::Retry => "retried later",
@@ -89,7 +90,7 @@ async fn stop_one(
         Method::POST,
         &path,
         &body,
-        PATIENCE,
+        TIMEOUT,
         "stop the job",
     )
     .await
@@ -102,7 +103,13 @@ pub(super) async fn stop_each(
     then: StopThen,
 ) -> Result<usize, Failure> {
     let mut stopped = 0;
-    for job in running(supervisor, Some(pool)).await? {
+    // Those of a supervisor that has handed over are not this one's to drain.
+    let own = |job: &Job| job.predecessor.is_none();
+    for job in running(supervisor, Some(pool))
+        .await?
+        .into_iter()
+        .filter(own)
+    {
         // A job that has ended in the meantime is no longer found.
         if let Ok(jobs) = stop_one(supervisor, pool, job.job.id.as_str(), then).await {
             stopped += jobs.stopped;
@@ -124,10 +131,11 @@ async fn running(supervisor: &Supervisor, pool: Option<&str>) -> Result<Vec<Job>
     let mut all = Vec::new();
     for pool in meant {
         let path = path(pool.as_str(), "jobs");
-        let jobs: Vec<RunningJob> = client::get(supervisor, &path, "read the jobs").await?;
-        all.extend(jobs.into_iter().map(|job| Job {
+        let jobs: Vec<JobOfPool> = client::get(supervisor, &path, "read the jobs").await?;
+        all.extend(jobs.into_iter().map(|JobOfPool { job, predecessor }| Job {
             pool: pool.clone(),
             job,
+            predecessor,
         }));
     }
     Ok(all)
@@ -142,23 +150,34 @@ fn table(jobs: &[Job], now: Timestamp) -> String {
         return "no job runs\n".to_owned();
     }
     let rows: Vec<Vec<Cell>> = jobs.iter().map(|job| row(job, now)).collect();
-    let layout = Layout::new(&COLUMNS, |column| column < 4 || column == 7, &rows);
+    let layout = Layout::new(&COLUMNS, |column| !(4..7).contains(&column), &rows);
     let mut text = String::new();
     layout.head(&mut text);
     for row in &rows {
         layout.line(&mut text, row);
     }
+    if jobs.iter().any(|job| job.predecessor.is_some()) {
+        text.push_str("pid: the supervisor that this one has taken over from still runs the job\n");
+    }
     text
 }
 
-fn row(Job { pool, job }: &Job, now: Timestamp) -> Vec<Cell> {
+fn row(
+    Job {
+        pool,
+        job,
+        predecessor,
+    }: &Job,
+    now: Timestamp,
+) -> Vec<Cell> {
     let between = |from: Timestamp, to: Timestamp| {
         let seconds = to.duration_since(from).as_secs().max(0);
         format!("{:#}", SignedDuration::from_secs(seconds))
     };
-    let stopping = job.stopping.as_ref().map_or_else(String::new, |stopping| {
-        format!("{}, by {}", stopping.then.as_str(), stopping.by)
-    });
+    let stopping = (job.stopping.as_ref())
+        .map(|stopping| format!("{}, by {}", stopping.then.as_str(), stopping.by));
+    let elsewhere = predecessor.map(|pid| format!("(pid {pid})"));
+    let remarks: Vec<String> = stopping.into_iter().chain(elsewhere).collect();
     vec![
         cell(Escaped(pool.as_str())),
         cell(Escaped(job.id.as_str())),
@@ -170,7 +189,7 @@ fn row(Job { pool, job }: &Job, now: Timestamp) -> Vec<Cell> {
             job.deadline
                 .map_or_else(|| "-".to_owned(), |end| between(now, end)),
         ),
-        cell(Escaped(&stopping)),
+        cell(Escaped(&remarks.join(" "))),
     ]
 }
 
@@ -184,7 +203,9 @@ mod tests {
             {"pool": "thumbnails", "id": "order-17", "worker": 3, "runner": 12, "attempt": 2,
              "since": "2026-01-02T03:00:00Z", "deadline": "2026-01-02T03:05:00Z"},
             {"pool": "mails", "id": "a\u{1b}", "worker": 11, "runner": 1, "attempt": 1,
-             "since": "2026-01-02T01:59:30Z", "stopping": {"then": "reject", "by": "root"}}
+             "since": "2026-01-02T01:59:30Z", "stopping": {"then": "reject", "by": "root"}},
+            {"pool": "mails", "id": "b", "worker": 2, "runner": 4, "attempt": 1,
+             "since": "2026-01-02T01:59:30Z", "predecessor": 4711}
         ]))
         .unwrap();
         let now = "2026-01-02T03:01:30Z".parse().unwrap();
@@ -193,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn says_so_where_nothing_runs() {
+    fn says_so_if_nothing_runs() {
         assert_eq!(table(&[], Timestamp::UNIX_EPOCH), "no job runs\n");
     }
 }

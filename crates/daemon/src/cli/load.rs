@@ -2,23 +2,24 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
-
 use super::{
     args::{
         Cli, Format,
         load::{BrokerArgs, LoadArgs},
     },
-    client, loading, supervisor,
+    client, loading, status, supervisor,
 };
 use crate::{
-    load::{self, AskWorkers, Plan, Shape, Until},
+    load::{self, AskWorkers, LoadPlan, LoadShape, Until},
     output::{self, Exit, Failure},
 };
-use tidegate::config::{self, BrokerSettings, BrokerUrl, TlsSettings};
+use tidegate::{
+    config::{self, BrokerSettings, BrokerUrl, TlsSettings},
+    run::chain,
+};
 
 pub(super) async fn load(cli: &Cli, args: &LoadArgs) -> Result<Exit, Failure> {
-    let plan = Plan {
+    let plan = LoadPlan {
         broker: args.broker.settings(cli)?,
         queue: args.queue.as_str().into(),
         until: until(args)?,
@@ -33,7 +34,7 @@ pub(super) async fn load(cli: &Cli, args: &LoadArgs) -> Result<Exit, Failure> {
         plot_title: args.plot_title.clone(),
     };
     let workers = match args.plot {
-        Some(_) => Some(workers(cli, args)?),
+        Some(_) => Some(workers(cli, args).await?),
         None => None,
     };
     load::run(plan, workers, |printed| {
@@ -51,8 +52,8 @@ pub(super) async fn load(cli: &Cli, args: &LoadArgs) -> Result<Exit, Failure> {
 /// # Errors
 /// The arguments name no end, or no rate for a shape that needs one.
 fn until(args: &LoadArgs) -> Result<Until, Failure> {
-    let is_trace = matches!(args.shape, Shape::Trace(_));
-    if args.rate.is_none() && !is_trace && args.shape != Shape::Steady {
+    let is_trace = matches!(args.shape, LoadShape::Trace(_));
+    if args.rate.is_none() && !is_trace && args.shape != LoadShape::Steady {
         return Err(usage("spread a load over time without its rate")
             .hint("add --rate R: messages a second, on average"));
     }
@@ -92,26 +93,33 @@ impl BrokerArgs {
 }
 
 /// Asks the supervisor for the workers of the pools on the queue.
-fn workers(cli: &Cli, args: &LoadArgs) -> Result<AskWorkers, Failure> {
-    #[derive(Deserialize)]
-    struct Pool {
-        queue: String,
-        workers: Workers,
-    }
-    #[derive(Deserialize)]
-    struct Workers {
-        live: u32,
-        draining: u32,
-    }
+async fn workers(cli: &Cli, args: &LoadArgs) -> Result<AskWorkers, Failure> {
     let supervisor = Arc::new(supervisor::find(cli, &args.socket)?);
     let queue: Arc<str> = args.queue.as_str().into();
+    // Told before the load begins. The load itself needs no supervisor.
+    let lack = match status::read(&supervisor).await {
+        Err(error) => Some(format!("failed to {}", chain(&error))),
+        Ok(pools)
+            if pools
+                .iter()
+                .all(|pool| pool.status.queue.as_str() != &*queue) =>
+        {
+            Some(format!("no pool of the supervisor works on {queue}"))
+        }
+        Ok(_) => None,
+    };
+    if let Some(lack) = lack {
+        output::warn(&format!("the picture will have no workers: {lack}"));
+    }
     Ok(Box::new(move || {
         let (supervisor, queue) = (supervisor.clone(), queue.clone());
         Box::pin(async move {
-            let pools: Vec<Pool> = client::get(&supervisor, "/api/v1/pools", "read the pools")
-                .await
-                .ok()?;
-            let ours = pools.iter().filter(|pool| *pool.queue == *queue);
+            let pools: Vec<tidegate::api::v1::Pool> =
+                client::get(&supervisor, "/api/v1/pools", "read the pools")
+                    .await
+                    .ok()?;
+            let ours = pools.iter().map(|pool| &pool.status);
+            let ours = ours.filter(|pool| pool.queue.as_str() == &*queue);
             let counts = ours.map(|pool| pool.workers.live + pool.workers.draining);
             counts.reduce(|one, other| one + other)
         })

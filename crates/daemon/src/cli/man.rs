@@ -106,7 +106,7 @@ fn sections(text: &str) -> Roff {
     roff
 }
 
-/// The page of the configuration file: the reference, as it is.
+/// The page of the configuration file: the unchanged reference.
 fn of_configuration() -> Roff {
     let mut roff = Roff::new();
     roff.control("TH", ["tidegate.toml", "5", "", &source(), MANUAL]);

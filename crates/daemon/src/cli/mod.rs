@@ -1,4 +1,4 @@
-//! The command line: what a person types, and what they are told.
+//! The command line: its arguments, and its output.
 //!
 //! Data goes to standard output and everything else to standard error. Owns exit codes and the form of an error;
 //! what commands do is done elsewhere.
@@ -11,7 +11,6 @@ mod complete;
 mod dead;
 mod declared;
 mod drain;
-mod exchange;
 mod explain;
 mod finding;
 mod hints;
@@ -63,7 +62,7 @@ use tidegate::{
     host::launcher,
 };
 
-/// Runs the program: reads its arguments, does what they say, and prints what went wrong.
+/// Runs the program: reads its arguments, carries out the command, and prints errors.
 pub fn main() -> ExitCode {
     launcher::init();
     complete::answer_shell();
@@ -75,7 +74,7 @@ pub fn main() -> ExitCode {
             Exit::Ok.into()
         }
         Err(error) => {
-            // Whatever else is wrong with the arguments, a daemon does not wait for its reader.
+            // A daemon does not wait for its reader, even if the arguments are wrong.
             if std::env::args_os().any(|word| word == "run") {
                 never_wait();
             }
@@ -101,9 +100,9 @@ fn done(cli: &Cli) -> ExitCode {
     }
 }
 
-/// From now on nothing that this process says on standard error waits for its reader.
+/// From now on no output of this process on standard error waits for its reader.
 fn never_wait() {
-    // Without another thread what is said may have to wait, but is said.
+    // Without a second thread the message may have to wait, but it is printed.
     let _ = stderr::start();
 }
 

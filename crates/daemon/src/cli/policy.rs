@@ -13,15 +13,16 @@ use super::{
         steer::{PolicyArgs, PolicyCommand, PolicySetArgs},
     },
     client::{self, ClientError},
-    steer::{PATIENCE, path},
+    steer::{TIMEOUT, path},
     supervisor::{self, Supervisor},
     table::DIM,
 };
 use crate::output::{self, Exit, Failure};
 use tidegate::{
-    api::v1::{Outlook, PolicyChange, PolicyView},
+    api::v1::{Outlook, PolicyAct, PolicyChange, PolicyView},
     config::Origin,
     escape::Escaped,
+    text::{counted, time},
 };
 
 const BY_HAND: Style = AnsiColor::Yellow.on_default();
@@ -49,12 +50,13 @@ pub(super) async fn policy(cli: &Cli, args: &PolicyArgs) -> Result<Exit, Failure
                 None => Method::PATCH,
             };
             let path = path(&args.pool, &below(args.dry_run));
-            change(cli, &supervisor, method, &path, &body).await
+            change(cli, &supervisor, method, &path, &body, "set the policy").await
         }
         PolicyCommand::Reset(args) => {
             let supervisor = supervisor::find(cli, &args.socket)?;
             let path = path(&args.pool, &below(args.dry_run));
-            change(cli, &supervisor, Method::DELETE, &path, &Map::new()).await
+            let (none, operation) = (Map::new(), "reset the policy");
+            change(cli, &supervisor, Method::DELETE, &path, &none, operation).await
         }
     }
 }
@@ -72,10 +74,10 @@ async fn change(
     method: Method,
     path: &str,
     body: &Map<String, Value>,
+    operation: &'static str,
 ) -> Result<Exit, Failure> {
-    let operation = "set the policy";
     let change: Result<PolicyChange, _> =
-        client::act(supervisor, method, path, body, PATIENCE, operation).await;
+        client::act(supervisor, method, path, body, TIMEOUT, operation).await;
     let change = match change {
         Ok(change) => change,
         Err(error) => {
@@ -104,7 +106,7 @@ fn body(args: &PolicySetArgs) -> Result<Map<String, Value>, Failure> {
     }
     for pair in &args.keys {
         let Some((key, value)) = pair.split_once('=') else {
-            let error = anyhow::anyhow!("take {pair:?} for KEY=VALUE");
+            let error = anyhow::anyhow!("parse {pair:?} as KEY=VALUE");
             return Err(Failure::new(Exit::Usage, error).hint("jobs_per_worker=2, for example"));
         };
         let (table, name) = match key.trim().split_once('.') {
@@ -116,7 +118,7 @@ fn body(args: &PolicySetArgs) -> Result<Map<String, Value>, Failure> {
         match inner.as_object_mut() {
             Some(inner) => drop(inner.insert(name.to_owned(), value_of(value)?)),
             None => {
-                let error = anyhow::anyhow!("take {key} for a key: {table} is no table");
+                let error = anyhow::anyhow!("use {key} as a key: {table} is not a table");
                 return Err(Failure::new(Exit::Usage, error));
             }
         }
@@ -167,7 +169,7 @@ fn value_of(text: &str) -> Result<Value, Failure> {
 }
 
 fn json_of(value: toml::Value) -> anyhow::Result<Value> {
-    serde_json::to_value(value).context("take a value that JSON does not have")
+    serde_json::to_value(value).context("convert a value that JSON does not have")
 }
 
 /// The policy as TOML that `set --file` accepts. A comment after each key shows its origin.
@@ -175,7 +177,7 @@ fn toml_of(view: &PolicyView) -> String {
     let (name, words) = (Escaped(view.name.as_str()), Escaped(&view.text));
     let mut text = format!("{DIM}# {name}: {words}{DIM:#}\n");
     if let Some(whom) = &view.by_hand {
-        let since = whom.since.strftime("%Y-%m-%d %H:%M:%SZ");
+        let since = time(whom.since);
         let by = Escaped(&whom.by);
         let _ = writeln!(
             text,
@@ -208,25 +210,26 @@ fn toml_of(view: &PolicyView) -> String {
 fn text_of(change: &PolicyChange) -> String {
     let mut text = String::new();
     let name = Escaped(change.policy.name.as_str());
-    let _ = match (change.applied, change.changes.is_empty()) {
-        (_, true) => writeln!(text, "{name}: nothing changes"),
-        (true, _) => writeln!(text, "{name}: set by hand, from the next reconcile on"),
-        (false, _) => writeln!(text, "{name}: this would change"),
-    };
+    let _ = writeln!(text, "{name}: {}", headline(change));
     for change in &change.changes {
         let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
         let (before, after) = (shown(&change.before), shown(&change.after));
         let line = format!("{}: {before} -> {after}", change.key);
         let _ = writeln!(text, "  {}", Escaped(&line));
     }
-    for (word, outlook) in [("before", &change.before), ("after", &change.after)] {
+    let outlooks = match change.changes.is_empty() {
+        true => Vec::new(),
+        false => vec![("before", &change.before), ("after", &change.after)],
+    };
+    for (word, outlook) in outlooks {
         let Outlook {
             policy,
             demand,
             workers,
             why,
         } = outlook;
-        let line = format!("{workers} workers for {demand} jobs ({why}); {policy}");
+        let (workers, jobs) = (counted(*workers, "worker"), counted(*demand, "job"));
+        let line = format!("{workers} for {jobs} ({why}); {policy}");
         let _ = writeln!(text, "  {DIM}{word}:{DIM:#} {}", Escaped(&line));
     }
     for warning in &change.warnings {
@@ -236,6 +239,23 @@ fn text_of(change: &PolicyChange) -> String {
         let _ = writeln!(text, "  not kept for the next start: {}", Escaped(why));
     }
     text
+}
+
+/// A line that describes the change, or the change that would be made.
+fn headline(change: &PolicyChange) -> &'static str {
+    match (change.applied, change.act, change.changes.is_empty()) {
+        (true, PolicyAct::Reset, true) => "as configured, no value changes",
+        (true, PolicyAct::Reset, false) => "as configured again, from the next reconcile on",
+        (false, PolicyAct::Reset, true) => "a reset would change nothing",
+        (false, PolicyAct::Reset, false) => "a reset would change",
+        (true, _, true) => "nothing changes",
+        (true, PolicyAct::Replace, false) => {
+            "set by hand, in place of what was set before, from the next reconcile on"
+        }
+        (true, _, false) => "set by hand, from the next reconcile on",
+        (false, _, true) => "this would change nothing",
+        (false, _, false) => "this would change",
+    }
 }
 
 #[cfg(test)]
@@ -255,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_typed_text_needs_no_quotes_and_a_key_of_scaling_no_table() {
+    fn text_on_the_command_line_needs_no_quotes_and_a_scaling_key_needs_no_table() {
         let keys = [
             "kind=fixed",
             "workers=5",
@@ -276,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_tables_or_keys_alone_and_typed_keys_win_over_it() {
+    fn a_policy_file_may_have_tables_or_bare_keys_and_keys_of_the_command_line_win() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("policy.toml");
         for text in [
@@ -289,6 +309,39 @@ mod tests {
                 json!({"policy": {"jobs_per_worker": 2, "max": 9}, "scaling": {"up_step": 4}});
             assert_eq!(Value::Object(body), wanted);
         }
+    }
+
+    #[test]
+    fn each_change_has_its_own_answer() {
+        let answer = |act: &str, applied: bool, changes: bool, warnings: &[&str]| {
+            let outlook = |policy: &str, workers: u32| json!({"policy": policy, "demand": 1, "workers": workers, "why": "1 job of demand"});
+            let changes = match changes {
+                true => json!([{"key": "policy.max", "before": "5", "after": "9"}]),
+                false => json!([]),
+            };
+            let change: PolicyChange = serde_json::from_value(json!({
+                "act": act, "applied": applied, "changes": changes, "warnings": warnings,
+                "before": outlook("old", 1), "after": outlook("new", 2),
+                "policy": {
+                    "name": "a", "text": "", "keys": [], "toml": "",
+                    "policy": {"kind": "fixed", "workers": 1, "min_active": 1, "max": 1},
+                    "scaling": {"up_step": 1, "down_window": "10s", "down_step": 1}
+                }
+            }))
+            .unwrap();
+            anstream::adapter::strip_str(&text_of(&change)).to_string()
+        };
+        let all = [
+            answer("set", true, true, &["look"]),
+            answer("set", true, false, &[]),
+            answer("set", false, true, &[]),
+            answer("replace", true, true, &[]),
+            answer("reset", true, true, &[]),
+            answer("reset", true, false, &[]),
+            answer("reset", false, true, &[]),
+            answer("reset", false, false, &[]),
+        ];
+        insta::assert_snapshot!(all.join("\n"));
     }
 
     #[test]

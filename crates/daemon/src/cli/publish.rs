@@ -21,6 +21,7 @@ use tidegate::{
     decide::QueueName,
     escape::Escaped,
     queue::{HeaderValue, QueueErrorKind},
+    text::counted,
 };
 
 /// Largest message that any broker takes.
@@ -29,7 +30,7 @@ const MAX_BODY: u64 = 128 << 20;
 /// Messages in flight.
 const WINDOW: usize = 1000;
 
-/// What was published, as a program reads it.
+/// The result as JSON.
 #[derive(Debug, Serialize)]
 struct Published<'a> {
     queue: &'a str,
@@ -90,9 +91,10 @@ pub(super) async fn publish(cli: &Cli, args: &PublishArgs) -> Result<Exit, Failu
         Format::Human => {
             let what = match args.count {
                 1 => format!("message {first}"),
-                count => format!("{count} messages from {first} on"),
+                count => format!("{} from {first} on", counted(count, "message")),
             };
-            let text = format!("published {what} to {}, {} bytes\n", args.queue, body.len());
+            let size = counted(body.len(), "byte");
+            let text = format!("published {what} to {}, {size}\n", args.queue);
             output::write(Escaped(text.trim_end()).to_string().as_bytes())?;
             output::write(b"\n")?;
         }

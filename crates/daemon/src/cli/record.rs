@@ -1,4 +1,4 @@
-//! `tidegate record POOL`: writes what a running pool sees as a trace for `simulate`, `tune` and `load`.
+//! `tidegate record POOL`: writes the arrivals of a running pool as a trace for `simulate`, `tune` and `load`.
 //!
 //! A supervisor that stops answering is not the end: it may only be restarted. What arrives meanwhile is counted when it
 //! answers again, as far as the queue still shows it.
@@ -35,8 +35,8 @@ pub(super) async fn record(cli: &Cli, args: &RecordArgs) -> Result<Exit, Failure
         Ok::<_, client::ClientError>(arrived(&answer))
     };
     let mut stop = pin!(tokio::signal::ctrl_c());
-    // Before the file is made: a pool that is not there leaves no file behind.
-    let mut recording = Recording::new(read().await?);
+    // Before the file is made: an unknown pool leaves no file behind.
+    let mut recording = ArrivalRecording::new(read().await?);
     let mut file = open(&args.output)?;
     write(&args.output, &mut *file, HEAD)?;
     let end = Instant::now() + args.duration.0;
@@ -85,13 +85,13 @@ fn arrived(answer: &Explanation) -> Option<u64> {
 
 /// Turns totals into counts.
 #[derive(Debug)]
-struct Recording {
+struct ArrivalRecording {
     /// The last total that is known.
     total: u64,
     messages: u64,
 }
 
-impl Recording {
+impl ArrivalRecording {
     /// Begins at this total. Nothing has arrived for a pool that has not measured yet.
     fn new(total: Option<u64>) -> Self {
         Self {
@@ -103,7 +103,7 @@ impl Recording {
     /// The line for the arrivals since the last one, which began at `from`.
     fn line(&mut self, from: Timestamp, total: Option<u64>) -> String {
         let arrivals = match total {
-            // A supervisor that restarted, or a queue that was made anew, counts from zero.
+            // A supervisor that restarted, or a queue that was created again, counts from zero.
             Some(total) if total < self.total => total,
             Some(total) => total - self.total,
             None => 0,
@@ -146,9 +146,9 @@ mod tests {
 
     #[test]
     fn a_recording_is_a_trace_of_what_arrived_between_two_readings() {
-        let mut recording = Recording::new(None);
+        let mut recording = ArrivalRecording::new(None);
         let mut text = String::from(HEAD);
-        // Not measured yet, then 5 and 7 more, then a restart that counts anew, then silence.
+        // Not measured yet, then 5 and 7 more, then a restart that counts from zero, then nothing.
         let totals = [None, Some(5), Some(12), Some(3), Some(3), None];
         for (second, total) in (0..).zip(totals) {
             text.push_str(&recording.line(at(second), total));

@@ -18,7 +18,7 @@ use crate::{
     lab::{self, table},
     output::{self, Exit, Failure},
 };
-use tidegate::{decide::Decision, escape::Escaped};
+use tidegate::{decide::Decision, escape::Escaped, text::noun_for};
 use tidegate_sim::{Contender, Report, Run, Workload, simulate as run};
 
 /// The form of the contract.
@@ -120,9 +120,10 @@ fn title(args: &SimulateArgs, runs: &[Run]) -> String {
     let jobs = runs.first().map_or(0, |run| run.report.jobs);
     let traffic = &args.traffic;
     format!(
-        "{}: {} jobs of {}, start-up {}, target {}, seed {}",
+        "{}: {} {} of {}, start-up {}, target {}, seed {}",
         traffic.trace.display(),
         table::thousands(jobs),
+        noun_for(jobs, "job"),
         traffic.service,
         tidegate::text::duration(traffic.start_up),
         tidegate::text::duration(traffic.target),

@@ -1,6 +1,6 @@
 //! `tidegate status`: the pools of a running supervisor.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use anstyle::{AnsiColor, Style};
 
@@ -15,6 +15,7 @@ use tidegate::{
     api::v1::{self, RefusedReload},
     escape::Escaped,
     run::{PoolState, PoolStatus},
+    text::{counted, form_for, time},
 };
 
 const REFUSED: Style = AnsiColor::Red.on_default().bold();
@@ -37,10 +38,37 @@ pub(super) async fn read(supervisor: &Supervisor) -> Result<Vec<v1::Pool>, Clien
 /// The pools for a person.
 pub(super) fn text(pools: Vec<v1::Pool>) -> String {
     let refused = pools.iter().find_map(|pool| pool.reload_refused.clone());
+    let predecessors = of_predecessors(&pools);
     let pools: Vec<PoolStatus> = pools.into_iter().map(|pool| pool.status).collect();
     let mut text = table(&pools);
+    text.push_str(&predecessors);
     if let Some(refused) = refused {
         text.push_str(&of_refusal(&refused));
+    }
+    text
+}
+
+/// A line for each supervisor that has handed over and still works.
+fn of_predecessors(pools: &[v1::Pool]) -> String {
+    let mut known: BTreeMap<u32, Option<usize>> = BTreeMap::new();
+    for predecessor in pools.iter().flat_map(|pool| &pool.predecessors) {
+        let jobs = known.entry(predecessor.pid).or_insert(Some(0));
+        *jobs = jobs.zip(predecessor.jobs).map(|(one, more)| one + more);
+    }
+    let mut text = String::new();
+    for (pid, jobs) in known {
+        let _ = match jobs {
+            Some(jobs) => writeln!(
+                text,
+                "{} of the supervisor that this one has taken over from still {} (pid {pid})",
+                counted(jobs, "job"),
+                form_for(jobs, "runs", "run")
+            ),
+            None => writeln!(
+                text,
+                "the supervisor that this one has taken over from still runs (pid {pid})"
+            ),
+        };
     }
     text
 }
@@ -53,11 +81,8 @@ fn of_refusal(refused: &RefusedReload) -> String {
         why,
         problems,
     } = refused;
-    let count = match problems {
-        1 => "1 problem".to_owned(),
-        count => format!("{count} problems"),
-    };
-    let at = at.strftime("%Y-%m-%d %H:%M:%SZ");
+    let count = counted(*problems, "problem");
+    let at = time(*at);
     let first = why.first().map_or("", String::as_str);
     format!(
         "{REFUSED}configuration refused at {at}{REFUSED:#}, an older one runs: {}, {count}\n  {}\n",
@@ -156,15 +181,18 @@ fn notes(pool: &PoolStatus) -> Vec<String> {
         ));
     }
     notes.extend(pool.orders.to_string().lines().map(str::to_owned));
-    match pool.dead_waiting {
-        0 => {}
-        1 => notes.push(format!("1 message waits in {}.dead", pool.queue)),
-        waiting => notes.push(format!("{waiting} messages wait in {}.dead", pool.queue)),
+    let dead = pool.dead_waiting;
+    if dead > 0 {
+        let (letters, wait) = (
+            counted(dead, "dead letter"),
+            form_for(dead, "waits", "wait"),
+        );
+        notes.push(format!("{letters} {wait} in {}.dead", pool.queue));
     }
-    match pool.jobs.requeued {
-        0 => {}
-        1 => notes.push("1 message was given back".to_owned()),
-        messages => notes.push(format!("{messages} messages were given back")),
+    let back = pool.jobs.requeued;
+    if back > 0 {
+        let (messages, were) = (counted(back, "message"), form_for(back, "was", "were"));
+        notes.push(format!("{messages} {were} given back"));
     }
     notes
 }
@@ -206,6 +234,23 @@ mod tests {
     }
 
     #[test]
+    fn says_what_the_predecessors_still_run() {
+        let with = |predecessors: serde_json::Value| {
+            let mut pool = thumbnails();
+            pool["predecessors"] = predecessors;
+            serde_json::from_value::<v1::Pool>(pool).unwrap()
+        };
+        let known = with(serde_json::json!([{"pid": 7, "jobs": 2}]));
+        let unknown = with(serde_json::json!([{"pid": 8}, {"pid": 7, "jobs": 1}]));
+        assert_eq!(
+            of_predecessors(&[known, unknown]),
+            "3 jobs of the supervisor that this one has taken over from still run (pid 7)\n\
+             the supervisor that this one has taken over from still runs (pid 8)\n"
+        );
+        assert_eq!(of_predecessors(&[with(serde_json::json!([]))]), "");
+    }
+
+    #[test]
     fn says_when_and_why_a_configuration_was_refused() {
         let refused = RefusedReload {
             at: "2026-01-02T03:04:05.678Z".parse().unwrap(),
@@ -215,13 +260,13 @@ mod tests {
         };
         let text = anstream::adapter::strip_str(&of_refusal(&refused)).to_string();
         insta::assert_snapshot!(text, @r"
-        configuration refused at 2026-01-02 03:04:05Z, an older one runs: tidegate.toml, 2 problems
+        configuration refused at 2026-01-02T03:04:05Z, an older one runs: tidegate.toml, 2 problems
           tidegate.toml:3:1: pools.a: found \u{1b}, remove it
         ");
     }
 
     #[test]
-    fn says_so_where_there_is_no_pool() {
+    fn says_so_if_there_is_no_such_pool() {
         assert_eq!(table(&[]), "no pools are configured\n");
     }
 

@@ -18,44 +18,67 @@ use crate::output::{self, Exit, Failure};
 use tidegate::{
     api::v1::{self, Reloaded, Steered, Workers},
     escape::Escaped,
+    text::counted,
 };
 
 /// Longest time for an order: a reconcile waits for the queue's depth from the broker.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longest time for a reload: old cgroups of jobs may have to be removed first.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(120);
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
 pub(super) async fn pause(cli: &Cli, args: &PauseArgs) -> Result<Exit, Failure> {
     let body = v1::Pause {
         span: args.span,
         shrinking: args.shrinking,
     };
-    let done = match args.shrinking {
-        true => "does not shrink",
-        false => "paused",
+    let done = |steered: &Steered| {
+        let done = match args.shrinking {
+            true => "does not shrink",
+            false => "paused",
+        };
+        with_as_before(steered, done)
     };
-    each(cli, &args.pools, "pause", &body, |_| done.to_owned()).await
+    each(cli, &args.pools, "pause", &body, done).await
 }
 
 pub(super) async fn resume(cli: &Cli, args: &ResumeArgs) -> Result<Exit, Failure> {
     let body = v1::Resume {
         shrinking: args.shrinking,
     };
-    let done = match args.shrinking {
-        true => "may shrink",
-        false => "resumed",
+    let done = |steered: &Steered| match (args.shrinking, steered.changed) {
+        (true, true) => "may shrink again".to_owned(),
+        (true, false) => "may shrink, as before".to_owned(),
+        (false, true) => "resumed".to_owned(),
+        (false, false) => "was neither paused nor drained".to_owned(),
     };
-    each(cli, &args.pools, "resume", &body, |_| done.to_owned()).await
+    each(cli, &args.pools, "resume", &body, done).await
 }
 
 pub(super) async fn flush(cli: &Cli, args: &FlushArgs) -> Result<Exit, Failure> {
     let body = v1::Flush { busy: args.busy };
-    let done = |steered: &Steered| match steered.runners_stopped {
-        1 => "1 runner stopped".to_owned(),
-        runners => format!("{runners} runners stopped"),
-    };
-    each(cli, &args.pools, "flush", &body, done).await
+    each(cli, &args.pools, "flush", &body, |steered| {
+        of_flush(steered, args.busy)
+    })
+    .await
+}
+
+/// The runners that a flush has stopped, and the jobs that it told to stop.
+fn of_flush(steered: &Steered, busy: bool) -> String {
+    let mut parts = Vec::new();
+    if steered.runners_stopped > 0 {
+        let idle = counted(steered.runners_stopped, "idle runner");
+        parts.push(format!("{idle} stopped"));
+    }
+    if steered.jobs_told > 0 {
+        let jobs = counted(steered.jobs_told, "running job");
+        parts.push(format!("{jobs} told to stop, to be given back"));
+    }
+    match (parts.is_empty(), busy) {
+        (false, _) => parts.join(", "),
+        (true, true) => "no runner to stop".to_owned(),
+        (true, false) => "no idle runner to stop".to_owned(),
+    }
 }
 
 pub(super) async fn scale(cli: &Cli, args: &ScaleArgs) -> Result<Exit, Failure> {
@@ -66,7 +89,7 @@ pub(super) async fn scale(cli: &Cli, args: &ScaleArgs) -> Result<Exit, Failure> 
     };
     let operation = "scale the pool";
     let steered: Steered =
-        client::act(&supervisor, Method::PUT, &path, &body, PATIENCE, operation).await?;
+        client::act(&supervisor, Method::PUT, &path, &body, TIMEOUT, operation).await?;
     match cli.format {
         Format::Json => output::json(&steered)?,
         Format::Human => {
@@ -74,14 +97,14 @@ pub(super) async fn scale(cli: &Cli, args: &ScaleArgs) -> Result<Exit, Failure> 
                 Workers::Auto => "scales by its policy".to_owned(),
                 Workers::Count(workers) => {
                     let expected = steered.pool.status.expected;
-                    match expected == workers {
-                        true => format!("pinned to {workers} workers"),
-                        false => {
-                            format!("pinned to {workers} workers, of which it may have {expected}")
-                        }
+                    let pinned = format!("pinned to {}", counted(workers, "worker"));
+                    match expected < workers {
+                        true => format!("{pinned}, of which it may have {expected}"),
+                        false => pinned,
                     }
                 }
             };
+            let done = with_as_before(&steered, &done);
             output::write(line(&steered, &done).as_bytes())?;
         }
     }
@@ -97,7 +120,7 @@ pub(super) async fn reload(cli: &Cli, args: &ReloadArgs) -> Result<Exit, Failure
         Method::POST,
         path,
         &body,
-        RELOAD_PATIENCE,
+        RELOAD_TIMEOUT,
         operation,
     )
     .await;
@@ -131,11 +154,8 @@ pub(super) async fn reload(cli: &Cli, args: &ReloadArgs) -> Result<Exit, Failure
 }
 
 fn of_reload(reloaded: &Reloaded) -> String {
-    let mut text = format!("{}: taken over, ", Escaped(&reloaded.file));
-    let _ = match reloaded.pools {
-        1 => write!(text, "1 pool"),
-        pools => write!(text, "{pools} pools"),
-    };
+    let pools = counted(reloaded.pools, "pool");
+    let mut text = format!("{}: taken over, {pools}", Escaped(&reloaded.file));
     for (word, names) in [
         ("added", &reloaded.added),
         ("changed", &reloaded.changed),
@@ -167,7 +187,7 @@ async fn each(
         let path = path(&name, act);
         let operation = operation(act);
         let steered: Steered =
-            client::act(&supervisor, Method::POST, &path, body, PATIENCE, operation).await?;
+            client::act(&supervisor, Method::POST, &path, body, TIMEOUT, operation).await?;
         if cli.format == Format::Human {
             output::write(line(&steered, &done(&steered)).as_bytes())?;
         }
@@ -217,14 +237,18 @@ fn operation(act: &str) -> &'static str {
     }
 }
 
-/// The result for one pool, in one or two lines.
+/// The effect of an order, with a remark if it was in force already.
+pub(super) fn with_as_before(steered: &Steered, done: &str) -> String {
+    match steered.changed {
+        true => done.to_owned(),
+        false => format!("{done}, as before"),
+    }
+}
+
+/// The result for one pool: what was done, the orders in force, and a problem.
 pub(super) fn line(steered: &Steered, done: &str) -> String {
     let status = &steered.pool.status;
-    let mut text = format!("{}: {done}", Escaped(status.name.as_str()));
-    if !steered.changed {
-        text.push_str(", as before");
-    }
-    text.push('\n');
+    let mut text = format!("{}: {done}\n", Escaped(status.name.as_str()));
     for order in status.orders.to_string().lines() {
         let _ = writeln!(text, "  {}", Escaped(order));
     }
@@ -238,8 +262,52 @@ pub(super) fn line(steered: &Steered, done: &str) -> String {
 mod tests {
     use super::*;
 
+    fn steered(changed: bool, runners_stopped: u64, jobs_told: u64) -> Steered {
+        let pool = serde_json::json!({
+            "name": "a", "queue": "a", "state": "active",
+            "depth": {"ready": 0, "age_ms": 1, "stale": false}, "delayed": 0, "demand": 0, "expected": 0,
+            "workers": {"bare": 0, "live": 0, "draining": 0}, "runners": {"idle": 0, "busy": 0},
+            "jobs": {"done": 0, "retried": 0, "dead": 0, "requeued": 0, "lost": 0}
+        });
+        Steered {
+            changed,
+            workers_diff: 0,
+            runners_stopped,
+            jobs_told,
+            not_stored: None,
+            pool: serde_json::from_value(pool).unwrap(),
+        }
+    }
+
     #[test]
-    fn says_what_a_reload_came_to() {
+    fn a_flush_says_what_it_has_stopped_and_what_it_has_told_to_stop() {
+        for (stopped, told, busy, expected) in [
+            (0, 0, false, "no idle runner to stop"),
+            (0, 0, true, "no runner to stop"),
+            (1, 0, false, "1 idle runner stopped"),
+            (0, 1, true, "1 running job told to stop, to be given back"),
+            (
+                2,
+                3,
+                true,
+                "2 idle runners stopped, 3 running jobs told to stop, to be given back",
+            ),
+        ] {
+            let steered = steered(stopped + told > 0, stopped, told);
+            assert_eq!(of_flush(&steered, busy), expected);
+            assert_eq!(line(&steered, expected), format!("a: {expected}\n"));
+        }
+    }
+
+    #[test]
+    fn an_order_that_was_in_force_already_says_so() {
+        assert_eq!(with_as_before(&steered(true, 0, 0), "paused"), "paused");
+        let before = with_as_before(&steered(false, 0, 0), "paused");
+        assert_eq!(before, "paused, as before");
+    }
+
+    #[test]
+    fn reports_the_result_of_a_reload() {
         let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
         let reloaded = Reloaded {
             file: "tidegate.toml".to_owned(),

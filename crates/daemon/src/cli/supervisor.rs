@@ -1,5 +1,5 @@
 //! Which supervisor a command asks: the one on the command line, else the configuration's, else the first that answers
-//! at the places where a supervisor listens.
+//! at the paths on which a supervisor may listen.
 
 use std::{
     os::unix::{fs::MetadataExt, net::UnixStream},
@@ -8,7 +8,10 @@ use std::{
 
 use super::args::{Cli, SocketArgs};
 use crate::output::{self, Failure};
-use tidegate::config::{self, Problems, Source, Surroundings};
+use tidegate::{
+    config::{self, Problems, Source, Surroundings},
+    text::counted,
+};
 
 /// The configuration of the supervisor that runs as a system service. It usually names no socket: systemd gives the
 /// supervisor a directory.
@@ -80,20 +83,20 @@ pub(super) fn look_for(
         (Some(named), None) => (Supervisor::at(named), None),
         (None, None) => {
             let found = Supervisor::among(sockets, answers);
-            let warning = other_than_meant(&found, &source);
+            let warning = other_supervisor_warning(&found, &source);
             (found, warning)
         }
         (named, Some(problems)) => {
             let sockets = named.into_iter().chain(sockets).collect();
             let found = Supervisor::among(sockets, answers);
-            let warning = in_spite_of(&problems, &found, &source);
+            let warning = invalid_file_warning(&problems, &found, &source);
             (found, Some(warning))
         }
     }
 }
 
 /// The warning if the user has named a configuration whose own supervisor does not answer, and another one does.
-fn other_than_meant(found: &Supervisor, source: &Source) -> Option<String> {
+fn other_supervisor_warning(found: &Supervisor, source: &Source) -> Option<String> {
     let is_meant = found.is_first() || source.file() == Path::new(SYSTEM);
     (!is_meant).then(|| {
         format!(
@@ -104,19 +107,17 @@ fn other_than_meant(found: &Supervisor, source: &Source) -> Option<String> {
     })
 }
 
-fn in_spite_of(problems: &Problems, found: &Supervisor, source: &Source) -> String {
-    let count = match problems.len() {
-        1 => "has 1 problem".to_owned(),
-        count => format!("has {count} problems"),
-    };
+fn invalid_file_warning(problems: &Problems, found: &Supervisor, source: &Source) -> String {
+    let count = counted(problems.len(), "problem");
     format!(
-        "the configuration {} {count}, which `tidegate check` shows; asking the supervisor at {}",
+        "the configuration {} has {count}, which `tidegate check` shows; asking the supervisor at {}",
         source.file().display(),
         found.socket().display()
     )
 }
 
-/// Where a supervisor may listen whose configuration names no socket. Never empty: only places in /tmp are left out.
+/// The paths on which a supervisor may listen if its configuration names no socket. Never empty: only places in /tmp
+/// are left out.
 fn known_sockets() -> Vec<PathBuf> {
     let mut sockets = Surroundings::of_process().sockets();
     let own = nix::unistd::Uid::effective().as_raw();
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_in_tmp_that_another_user_has_made_is_left_alone() {
+    fn a_socket_in_tmp_that_another_user_has_made_is_not_used() {
         let (in_tmp, in_run) = ("/tmp/tidegate-7/tidegate.sock", "/run/user/7/a.sock");
         for (socket, owner, expected) in [
             (in_tmp, Some(8), true),
@@ -173,17 +174,17 @@ mod tests {
     }
 
     #[test]
-    fn says_so_where_the_configuration_s_own_supervisor_does_not_answer() {
+    fn says_so_if_the_supervisor_of_the_configuration_does_not_answer() {
         let known = paths(&["/a", "/b"]);
         let mine = Source::from(PathBuf::from("tidegate.toml"));
         let found = Supervisor::among(known.clone(), |path| path == Path::new("/b"));
-        let warning = other_than_meant(&found, &mine).unwrap();
+        let warning = other_supervisor_warning(&found, &mine).unwrap();
         assert_eq!(warning, "no supervisor answers at /a; asking the one at /b");
         assert_eq!(
-            other_than_meant(&found, &Source::from(PathBuf::from(SYSTEM))),
+            other_supervisor_warning(&found, &Source::from(PathBuf::from(SYSTEM))),
             None
         );
         let first = Supervisor::among(known, |_| true);
-        assert_eq!(other_than_meant(&first, &mine), None);
+        assert_eq!(other_supervisor_warning(&first, &mine), None);
     }
 }

@@ -54,6 +54,9 @@ impl<'a> Layout<'a> {
     }
 
     pub(super) fn line(&self, text: &mut String, cells: &[Cell]) {
+        // Empty cells at the end are left out.
+        let last = cells.iter().rposition(|cell| !cell.text.is_empty());
+        let cells = &cells[..last.map_or(0, |last| last + 1)];
         for (column, (Cell { text: cell, style }, width)) in
             cells.iter().zip(&self.widths).enumerate()
         {

@@ -17,9 +17,9 @@ use tidegate::{
 };
 
 /// How long the running supervisor may take to answer. It answers before it ends anything.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Asks the supervisor at the configured socket to hand over. When it has said yes, it gives everything away within
+/// Asks the supervisor at the configured socket to hand over. After it has agreed, it hands everything over within
 /// about a second.
 pub(super) async fn ask(http: &HttpSettings) -> Result<HandedOver, Failure> {
     let lock = match id_of_lock(&http.state_dir) {
@@ -34,12 +34,12 @@ pub(super) async fn ask(http: &HttpSettings) -> Result<HandedOver, Failure> {
     };
     let body = Takeover {
         lock,
-        before: Timestamp::now() + PATIENCE,
+        before: Timestamp::now() + TIMEOUT,
     };
     let path = "/api/v1/takeover";
     let operation = "take over";
     let supervisor = Supervisor::at(http.socket.clone());
-    client::act(&supervisor, Method::POST, path, &body, PATIENCE, operation)
+    client::act(&supervisor, Method::POST, path, &body, TIMEOUT, operation)
         .await
         .map_err(|error| failure(error, http))
 }

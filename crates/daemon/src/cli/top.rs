@@ -18,8 +18,8 @@ use crate::{
 };
 use tidegate::{api::v1, escape::Escaped, run::RunningJob};
 
-/// How long the supervisor may take to do what it is told: it waits for a reconcile.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the supervisor may take to carry out an order: it waits for a reconcile.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) async fn top(cli: &Cli, args: &SocketArgs) -> Result<Exit, Failure> {
     let source = Socket(Arc::new(supervisor::find(cli, args)?));
@@ -93,7 +93,7 @@ impl Socket {
         path: &str,
         body: &impl Serialize,
     ) -> Result<v1::Steered, ClientError> {
-        client::act(&self.0, method, path, body, PATIENCE, "steer the pool").await
+        client::act(&self.0, method, path, body, TIMEOUT, "steer the pool").await
     }
 }
 
@@ -102,12 +102,12 @@ fn path(pool: &str, rest: &str) -> String {
     format!("/api/v1/pools/{pool}/{rest}")
 }
 
-/// What went wrong, with its causes.
+/// The error with its causes.
 fn in_one_line(error: &dyn std::error::Error) -> String {
     format!("failed to {}", tidegate::run::chain(error))
 }
 
-/// Each line by itself, so that line breaks stay.
+/// Escapes each line separately, so that line breaks are kept.
 fn in_lines(text: &str) -> String {
     let mut shown = String::new();
     for line in text.lines() {
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_s_name_stays_one_part_of_the_path() {
+    fn a_pools_name_stays_one_segment_of_the_path() {
         assert_eq!(path("a/b?c", "jobs"), "/api/v1/pools/a%2Fb%3Fc/jobs");
     }
 }

@@ -1,4 +1,4 @@
-//! What the simulator is given: traces, service times and pools, read from files.
+//! The inputs of the simulator: traces, service times and pools, read from files.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use tidegate::{
 };
 use tidegate_sim::{PoolModel, ServiceError, ServiceTimes, Workload};
 
-/// Most jobs of a trace. More would take hours.
+/// The maximum number of jobs in a trace. More would take hours.
 const MOST_JOBS: f64 = 1e9;
 
 impl TrafficArgs {
@@ -56,6 +56,20 @@ fn service(text: &str) -> Result<ServiceTimes, Failure> {
     };
     match ServiceTimes::named(text) {
         Some(named) => named.map_err(wrong),
+        None if !Path::new(text).exists() => {
+            let time = match tidegate::text::parse_duration(text) {
+                Some(_) => text,
+                None => "2s",
+            };
+            let hint = format!(
+                "write exp:{time} (exponential), fixed:{time}, lognormal:2s,4s (mean and standard deviation), or a file \
+                 of measured times"
+            );
+            let error = anyhow!(
+                "use the service time {text}: it has no known form, and there is no such file"
+            );
+            Err(usage(error).hint(hint))
+        }
         None => ServiceTimes::measured(&read(Path::new(text))?).map_err(wrong),
     }
 }
@@ -127,5 +141,27 @@ pub(super) fn model(name: String, pool: &PoolSettings) -> PoolModel {
         poll_interval: pool.poll_interval,
         prefetch: pool.prefetch,
         retry: pool.retry.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_time_without_its_form_gets_a_hint_with_all_forms() {
+        for (text, first) in [
+            ("2s", "write exp:2s"),
+            ("5m", "write exp:5m"),
+            ("soon", "write exp:2s"),
+        ] {
+            let failure = service(text).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage);
+            let hint = format!("{failure:?}");
+            assert!(
+                hint.contains(first) && hint.contains("lognormal:2s,4s"),
+                "{hint}"
+            );
+        }
     }
 }

@@ -14,8 +14,9 @@ use crate::{
     output::{self, Exit, Failure},
 };
 use tidegate::{
-    config::{PolicyKey, PoolSettings, policy_keys, policy_toml},
+    config::{Origin, PolicyKey, PoolSettings, policy_keys, policy_toml},
     escape::Escaped,
+    text::counted,
 };
 use tidegate_sim::{Contender, PoolModel, Report, Tuned, Tuning, Workload, tune as search};
 
@@ -91,14 +92,23 @@ fn run_all(workload: &Workload, models: &[PoolModel]) -> Vec<Report> {
     runs.into_iter().map(|run| run.report).collect()
 }
 
-/// The keys of the pool with the setting that was found.
+/// The keys of the pool with the setting that was found. Those whose value is another one than the pool's are marked.
 fn keys(pool: &PoolSettings, best: &PoolModel) -> Vec<PolicyKey> {
     let settings = PoolSettings {
         policy: best.rules.policy.clone(),
         scaling: best.rules.scaling,
         ..pool.clone()
     };
-    policy_keys(&settings, None)
+    let present = policy_keys(pool, None);
+    let is_present = |key: &PolicyKey| {
+        let mut present = present.iter();
+        present.any(|known| known.key == key.key && known.value == key.value)
+    };
+    let mut keys = policy_keys(&settings, None);
+    for key in keys.iter_mut().filter(|key| !is_present(key)) {
+        key.origin = Origin::Tuned;
+    }
+    keys
 }
 
 fn text(found: &Found<'_>, tuned: &Tuned) -> String {
@@ -130,7 +140,7 @@ fn text(found: &Found<'_>, tuned: &Tuned) -> String {
         ),
         (false, _) if tuned.best_runs[0].wait_s.p95 <= found.target_s => {
             format!(
-                "this setting held {target} where it was chosen, and does not hold it on the rest"
+                "this setting met the target {target} on the first part of the trace, but not on the rest"
             )
         }
         (false, _) => {
@@ -139,9 +149,33 @@ fn text(found: &Found<'_>, tuned: &Tuned) -> String {
     };
     let _ = writeln!(
         text,
-        "\n{judged} ({} runs)\n\n{}",
-        found.tried,
+        "\n{judged} ({})\n\n{}",
+        counted(found.tried, "run"),
         found.toml.trim_end()
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate::decide::Policy;
+
+    #[test]
+    fn only_what_it_chose_is_marked_as_its_choice() {
+        let mut pool = PoolSettings::new("a");
+        pool.policy = Policy::backlog(10).max(50);
+        let mut best = traffic::model("a".to_owned(), &pool);
+        best.rules.policy = Policy::backlog(2).max(50);
+        let keys = keys(&pool, &best);
+        let origin = |key: &str| keys.iter().find(|known| known.key == key).unwrap().origin;
+        assert_eq!(origin("policy.jobs_per_worker"), Origin::Tuned);
+        assert_ne!(origin("policy.max"), Origin::Tuned);
+        let line = policy_toml(&keys);
+        let line = line
+            .lines()
+            .find(|line| line.starts_with("jobs_per_worker"))
+            .unwrap();
+        assert!(line.ends_with("# chosen by tune"), "{line}");
+    }
 }

@@ -21,6 +21,7 @@ use crate::output::{self, Exit, Failure};
 use tidegate::{
     api::v1,
     escape::{Escaped, escaped_json},
+    text::{counted, time},
 };
 
 /// Rows of a terminal that does not say how many it has.
@@ -46,7 +47,7 @@ pub(super) async fn watch(cli: &Cli, args: &StatusArgs) -> Result<Exit, Failure>
         };
         let read = match read {
             Ok(pools) => Ok(pools),
-            // Most likely no supervisor runs, or another one was meant.
+            // Probably no supervisor runs, or the user meant another one.
             Err(error) if is_first => return Err(error.into()),
             Err(error) => Err(format!("failed to {}", tidegate::run::chain(&error))),
         };
@@ -71,7 +72,7 @@ enum Mode {
 
 struct View {
     mode: Mode,
-    /// What was shown last, without its time.
+    /// The last output, without its time.
     shown: String,
 }
 
@@ -88,7 +89,7 @@ impl View {
         }
     }
 
-    /// The text for the next reading: nothing where there is no change to show.
+    /// The text for the next reading: empty if there is no change to show.
     fn next(
         &mut self,
         read: Result<Vec<v1::Pool>, String>,
@@ -111,7 +112,7 @@ impl View {
             }
         };
         let is_same = text == self.shown;
-        let now = now.strftime("%Y-%m-%d %H:%M:%SZ");
+        let now = time(now);
         let next = match self.mode {
             Mode::Screen => format!("{now}; Ctrl-C ends\n\n{text}"),
             _ if is_same => String::new(),
@@ -144,7 +145,8 @@ impl View {
     }
 }
 
-/// A whole screen. Lines are cut at the terminal's edge, and what does not fit is left out, so that nothing scrolls.
+/// A whole screen. Lines are cut at the terminal's edge, and lines that do not fit are omitted, so that the terminal
+/// does not scroll.
 fn screen(text: &str, rows: usize) -> String {
     const NO_WRAP: &str = "\u{1b}[?7l";
     const WRAP: &str = "\u{1b}[?7h";
@@ -160,13 +162,14 @@ fn screen(text: &str, rows: usize) -> String {
         let _ = write!(screen, "{line}{CLEAR_LINE}\r\n");
     }
     if shown < lines {
-        let _ = write!(screen, "... {} lines more{CLEAR_LINE}\r\n", lines - shown);
+        let hidden = counted(lines - shown, "more line");
+        let _ = write!(screen, "... {hidden}{CLEAR_LINE}\r\n");
     }
     let _ = write!(screen, "{CLEAR_BELOW}{WRAP}");
     screen
 }
 
-/// Writes to the terminal as it is: with NO_COLOR too, the screen is drawn in its place.
+/// Writes to the terminal without filtering: the screen is redrawn in place even with NO_COLOR.
 fn raw(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -198,7 +201,7 @@ mod tests {
     fn a_pipe_gets_a_block_for_each_change_and_no_other() {
         let mut view = View::new(Format::Human, false);
         let first = view.next(pools(1), now()).unwrap();
-        assert!(first.starts_with("2026-01-02 03:04:05Z\n"), "{first}");
+        assert!(first.starts_with("2026-01-02T03:04:05Z\n"), "{first}");
         assert_eq!(view.next(pools(1), now()).unwrap(), "");
         assert_ne!(view.next(pools(2), now()).unwrap(), "");
         let gone = view.next(Err("failed to reach it".to_owned()), now());
@@ -223,7 +226,7 @@ mod tests {
         assert!(!screen(text, 7).contains("more"));
         let cut = screen(text, 6);
         assert_eq!(cut.matches("\r\n").count(), 5);
-        assert!(cut.contains("4\u{1b}[K\r\n... 2 lines more"), "{cut:?}");
+        assert!(cut.contains("4\u{1b}[K\r\n... 2 more lines"), "{cut:?}");
         screen(text, 0);
     }
 }

@@ -1,7 +1,7 @@
-//! Dead letters: the work on a pool's queue of them, for the command line and for the API.
+//! Dead letters: reading, retrying and purging a pool's queue of dead letters, for the command line and for the API.
 //!
-//! [`tidegate::settle`] owns the meaning of a letter and the new message that it becomes. This module walks through
-//! the queue. It prints nothing, and knows no request.
+//! [`tidegate::settle`] defines the meaning of a letter, and the message that a retry publishes. This module walks
+//! through the queue. It prints nothing, and does not depend on HTTP.
 
 mod on_demand;
 mod walk;
@@ -28,21 +28,21 @@ pub(crate) fn queue_of(pool: &PoolSettings) -> Option<QueueName> {
 }
 
 /// Whether the pool consumes this queue, or uses it for retries.
-pub(crate) fn is_at_work(queue: &QueueName, pool: &PoolSettings) -> bool {
+pub(crate) fn is_used_by(queue: &QueueName, pool: &PoolSettings) -> bool {
     *queue == pool.queue
         || Levels::new(&pool.retry)
             .iter()
             .any(|level| *queue == retry_queue(&pool.queue, level))
 }
 
-/// How many letters at most.
+/// The maximum number of letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Most {
+pub(crate) enum LetterLimit {
     Count(NonZeroU64),
     All,
 }
 
-impl FromStr for Most {
+impl FromStr for LetterLimit {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {

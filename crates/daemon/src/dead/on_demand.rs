@@ -1,22 +1,26 @@
-//! Dead letters for the API: a look, a retry, a purge, each on a connection of its own.
+//! Dead letters for the API: browsing, retrying and purging, each on a connection of its own.
 //!
 //! The connection is opened for one piece of work and closed after it. So the pools' connections and channels stay
 //! free for the pools, whatever their state. Each piece of work is limited in time, in letters, and to one for a pool
-//! at a time: two walks through one queue would hide letters from each other.
+//! at a time: two walks through one queue would hide letters from each other. A request that comes during another one
+//! waits for its turn, in the order of arrival. So clients that read in a loop do not block a retry.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
 use thiserror::Error;
-use tokio::time;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{self, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{DeadLetterQueue, Most, Walked, Wanted};
+use super::{DeadLetterQueue, LetterLimit, Walked, Wanted};
 use tidegate::{
     builder::{broker_driver, reach},
     config::BrokerSettings,
@@ -31,16 +35,18 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After this time no further letter is begun. The answer says how many are done.
 const WORK_TIME: Duration = Duration::from_secs(20);
 
-/// Longest time for a look.
+/// The longest time for browsing.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Most letters of a look. A quorum queue takes back this many in order.
+/// The maximum number of letters that are browsed at once. A quorum queue takes this many back in order.
 pub(crate) const LISTED: u64 = 32;
 
 /// Longest wait for letters that were given back.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two checks whether they are back.
 const RETURN_CHECK: Duration = Duration::from_millis(10);
+/// Longest wait for a turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pools whose dead letters may be worked on at the same time.
 const POOLS_AT_ONCE: usize = 4;
 
@@ -50,23 +56,24 @@ const POOLS_AT_ONCE: usize = 4;
 pub(crate) enum DeadLettersError {
     /// Someone works on the dead letters of this pool.
     #[error(
-        "the dead letters of this pool are being looked at, retried or purged: try again in a moment"
+        "other requests read, retried or purged the dead letters of this pool for {} s: try again in a moment",
+        TURN_TIMEOUT.as_secs()
     )]
     Busy,
     /// Too much is under way.
-    #[error("the dead letters of too many pools are worked on: try again in a moment")]
+    #[error("too many requests work on dead letters: try again in a moment")]
     TooMany,
     /// The broker did not do it.
     #[error("failed to {operation}")]
     Broker {
-        /// What was tried.
+        /// The failed operation.
         operation: &'static str,
         /// The cause.
         #[source]
         source: QueueError,
     },
-    /// A look took too long.
-    #[error("the look at the dead letters took longer than {} s", LOOK_TIMEOUT.as_secs())]
+    /// Browsing took too long.
+    #[error("reading the dead letters took longer than {} s", LOOK_TIMEOUT.as_secs())]
     TooLong,
 }
 
@@ -98,7 +105,7 @@ impl Choice {
                 Self::Ids(ids) => ids,
             },
             reason: None,
-            limit: Most::All,
+            limit: LetterLimit::All,
         }
     }
 }
@@ -119,14 +126,19 @@ type Connect = Arc<dyn Fn() -> BoxFuture<'static, Connection> + Send + Sync>;
 #[derive(Clone)]
 pub struct DeadLetters {
     connect: Connect,
-    /// Pools with work under way. Written by the work itself, at its start and end.
-    busy: Arc<Mutex<BTreeSet<PoolName>>>,
+    /// The turns of each pool with work under way. Written by the work itself, at its start.
+    turns: Arc<Mutex<BTreeMap<PoolName, Arc<Semaphore>>>>,
+    /// The pools that may be worked on at the same time.
+    pools: Arc<Semaphore>,
 }
+
+/// The right to work on a pool's dead letters, until it is dropped.
+type Turn = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 impl fmt::Debug for DeadLetters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DeadLetters")
-            .field("busy", &self.busy)
+            .field("turns", &self.turns)
             .finish_non_exhaustive()
     }
 }
@@ -142,8 +154,11 @@ impl DeadLetters {
     }
 
     fn by(connect: Connect) -> Self {
-        let busy = Arc::default();
-        Self { connect, busy }
+        Self {
+            connect,
+            turns: Arc::default(),
+            pools: Arc::new(Semaphore::new(POOLS_AT_ONCE)),
+        }
     }
 
     /// Reads the oldest letters, at most [`LISTED`], and passes each to `see`. Returns the number of all letters.
@@ -155,10 +170,11 @@ impl DeadLetters {
         place: &DeadLetterPlace,
         see: impl FnMut(&Letter, &Message),
     ) -> Result<u64, DeadLettersError> {
-        let _turn = self.turn(&place.pool)?;
+        let _turn = self.turn(&place.pool).await?;
         let operation = "look at the dead letters";
         let look = self.with_queue(place, operation, async |letters| {
-            let limit = std::num::NonZeroU64::new(LISTED).map_or(Most::All, Most::Count);
+            let limit =
+                std::num::NonZeroU64::new(LISTED).map_or(LetterLimit::All, LetterLimit::Count);
             let wanted = Wanted {
                 ids: Vec::new(),
                 reason: None,
@@ -179,7 +195,7 @@ impl DeadLetters {
         place: &DeadLetterPlace,
         choice: Choice,
     ) -> Result<Worked, DeadLettersError> {
-        let _turn = self.turn(&place.pool)?;
+        let _turn = self.turn(&place.pool).await?;
         let wanted = choice.wanted();
         self.with_queue(place, "put dead letters back", async |letters| {
             let copies = Copies {
@@ -194,7 +210,7 @@ impl DeadLetters {
         .await
     }
 
-    /// Deletes letters for good.
+    /// Deletes letters permanently.
     ///
     /// # Cancel-safety
     /// If the future is dropped, letters may be deleted that were not counted.
@@ -203,7 +219,7 @@ impl DeadLetters {
         place: &DeadLetterPlace,
         choice: Choice,
     ) -> Result<Worked, DeadLettersError> {
-        let _turn = self.turn(&place.pool)?;
+        let _turn = self.turn(&place.pool).await?;
         let wanted = choice.wanted();
         self.with_queue(place, "delete dead letters", async |letters| {
             in_time(async |stop| letters.delete(&wanted, stop, |_| ()).await).await
@@ -242,36 +258,23 @@ impl DeadLetters {
         Ok(Worked { letters, walked })
     }
 
-    /// The right to work on a pool's dead letters, until it is dropped.
-    fn turn(&self, pool: &PoolName) -> Result<Turn, DeadLettersError> {
-        let mut busy = self.busy();
-        if busy.contains(pool) {
-            return Err(DeadLettersError::Busy);
-        }
-        if busy.len() >= POOLS_AT_ONCE {
-            return Err(DeadLettersError::TooMany);
-        }
-        busy.insert(pool.clone());
-        Ok(Turn {
-            of: self.clone(),
-            pool: pool.clone(),
-        })
+    /// Waits for the turn to work on a pool's dead letters. Semaphores give permits in the order of arrival.
+    async fn turn(&self, pool: &PoolName) -> Result<Turn, DeadLettersError> {
+        let deadline = Instant::now() + TURN_TIMEOUT;
+        let of_pool = time::timeout_at(deadline, self.turns_of(pool).acquire_owned());
+        let of_pool = of_pool.await.map_err(|_| DeadLettersError::Busy)?;
+        let of_all = time::timeout_at(deadline, self.pools.clone().acquire_owned());
+        let of_all = of_all.await.map_err(|_| DeadLettersError::TooMany)?;
+        let open = "the semaphores are never closed";
+        Ok((of_pool.expect(open), of_all.expect(open)))
     }
 
-    fn busy(&self) -> MutexGuard<'_, BTreeSet<PoolName>> {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[derive(Debug)]
-struct Turn {
-    of: DeadLetters,
-    pool: PoolName,
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.of.busy().remove(&self.pool);
+    /// The semaphore of a pool. Those that nobody holds or waits for are dropped.
+    fn turns_of(&self, pool: &PoolName) -> Arc<Semaphore> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turns| Arc::strong_count(turns) > 1);
+        let turns = turns.entry(pool.clone());
+        turns.or_insert_with(|| Arc::new(Semaphore::new(1))).clone()
     }
 }
 
@@ -288,8 +291,8 @@ async fn connect(broker: &BrokerSettings) -> Connection {
     }
 }
 
-/// Waits until the letters that stay are ready again. A broker counts what was given back only after a moment, and the
-/// next look or purge would miss them. Another consumer may have taken them, so this ends after [`RETURN_TIMEOUT`].
+/// Waits until the letters that stay are ready again. A broker counts returned messages only after a moment, and the
+/// next browse or purge would miss them. Another consumer may have taken them, so this ends after [`RETURN_TIMEOUT`].
 async fn until_returned(letters: &DeadLetterQueue, left: u64) {
     let returned = async {
         while let Ok(depth) = letters.driver.probe(&letters.queue).await {
@@ -332,7 +335,7 @@ mod tests {
         }
     }
 
-    /// A new broker for each connection, with so many letters.
+    /// A new broker for each connection, with this number of letters.
     fn letters(count: usize) -> DeadLetters {
         DeadLetters::by(Arc::new(move || {
             let broker = MemoryBroker::new();
@@ -349,14 +352,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_look_sees_only_the_oldest_letters_and_counts_all() {
+    async fn browsing_shows_only_the_oldest_letters_and_counts_all() {
         let mut seen = 0;
         let all = letters(50).look(&place(), |_, _| seen += 1).await.unwrap();
         assert_eq!((all, seen), (50, LISTED));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_queue_that_is_not_there_has_no_letters() {
+    async fn a_missing_queue_has_no_letters() {
         let elsewhere = DeadLetterPlace {
             dead: "none.dead".into(),
             ..place()
@@ -367,17 +370,49 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_one_works_on_the_letters_of_a_pool_and_a_few_on_those_of_others() {
+    async fn only_one_request_works_on_the_letters_of_a_pool_and_only_a_few_on_all_pools() {
         let letters = letters(1);
-        let turn = letters.turn(&"p".into()).unwrap();
+        let turn = letters.turn(&"p".into()).await.unwrap();
+        let begun = time::Instant::now();
         let busy = letters.retry(&place(), Choice::All).await.unwrap_err();
         assert!(matches!(busy, DeadLettersError::Busy), "{busy}");
-        let others = ["a", "b", "c"].map(|pool| letters.turn(&pool.into()).unwrap());
-        let many = letters.turn(&"d".into()).unwrap_err();
+        assert_eq!(begun.elapsed(), TURN_TIMEOUT);
+        let mut others = Vec::new();
+        for pool in ["a", "b", "c"] {
+            others.push(letters.turn(&pool.into()).await.unwrap());
+        }
+        let many = letters.turn(&"d".into()).await.unwrap_err();
         assert!(matches!(many, DeadLettersError::TooMany), "{many}");
         drop((turn, others));
         let worked = letters.retry(&place(), Choice::All).await.unwrap();
         assert_eq!((worked.letters, worked.walked.done), (1, 1));
+        drop(letters.turn(&"e".into()).await.unwrap());
+        let kept = letters.turns.lock().unwrap().len();
+        assert_eq!(kept, 1, "only the newest pool's turns are kept");
+    }
+
+    async fn looks(letters: &DeadLetters) {
+        loop {
+            let _turn = letters.turn(&"p".into()).await.unwrap();
+            time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retry_has_its_turn_while_others_look_in_a_loop() {
+        let letters = letters(1);
+        let looks = async {
+            tokio::join!(looks(&letters), looks(&letters), looks(&letters));
+        };
+        let retry = async {
+            // The others are in their loops.
+            time::sleep(Duration::from_millis(100)).await;
+            letters.retry(&place(), Choice::All).await
+        };
+        tokio::select! {
+            () = looks => unreachable!("they have no end"),
+            worked = retry => assert_eq!(worked.unwrap().walked.done, 1),
+        }
     }
 
     #[tokio::test(start_paused = true)]

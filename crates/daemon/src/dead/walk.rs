@@ -1,6 +1,6 @@
 //! A walk through a queue of dead letters: which letters are wanted, and what to do with them.
 //!
-//! A walk looks only at as many letters as the queue had at the start. So a letter that is dead-lettered again in the
+//! A walk reads only as many letters as the queue had at the start. So a letter that is dead-lettered again in the
 //! meantime does not make the walk endless. A body is held only while its letter is being processed.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
-use super::Most;
+use super::LetterLimit;
 use tidegate::{
     decide::QueueName,
     escape::Escaped,
@@ -20,7 +20,7 @@ use tidegate::{
 const MAX_LETTERS_IN_FLIGHT: usize = 32;
 
 /// How long to wait for a letter that was sent while the broker blocks publishers.
-const ALARM_PATIENCE: Duration = Duration::from_secs(10);
+const ALARM_DELAY: Duration = Duration::from_secs(10);
 
 /// Limit on the letters with a problem of their own that are named.
 const NAMED: usize = 10;
@@ -31,7 +31,7 @@ pub(crate) struct Wanted {
     /// Complete ids. Empty selects all letters.
     pub(crate) ids: Vec<String>,
     pub(crate) reason: Option<String>,
-    pub(crate) limit: Most,
+    pub(crate) limit: LetterLimit,
 }
 
 impl Wanted {
@@ -46,13 +46,13 @@ impl Wanted {
 
     fn allows(&self, taken: u64) -> bool {
         match self.limit {
-            Most::All => true,
-            Most::Count(limit) => taken < limit.get(),
+            LetterLimit::All => true,
+            LetterLimit::Count(limit) => taken < limit.get(),
         }
     }
 
     pub(crate) fn is_everything(&self) -> bool {
-        self.ids.is_empty() && self.reason.is_none() && self.limit == Most::All
+        self.ids.is_empty() && self.reason.is_none() && self.limit == LetterLimit::All
     }
 }
 
@@ -87,7 +87,7 @@ pub(crate) struct Walked {
     /// Requested ids that no letter has.
     pub(crate) missing: Vec<String>,
     /// Why the walk ended early.
-    pub(crate) trouble: Option<QueueError>,
+    pub(crate) problem: Option<QueueError>,
     /// Whether the walk was told to stop.
     pub(crate) stopped: bool,
 }
@@ -113,7 +113,7 @@ impl DeadLetterQueue {
             walk.pass_over(delivery).await?;
         }
         let walked = walk.end().await;
-        match walked.trouble {
+        match walked.problem {
             Some(error) => Err(error),
             None => Ok(walked),
         }
@@ -145,7 +145,7 @@ impl DeadLetterQueue {
                 continue;
             }
             tally.stopped |= stop.is_cancelled();
-            is_over |= tally.stopped || tally.trouble.is_some();
+            is_over |= tally.stopped || tally.problem.is_some();
             if is_over {
                 continue;
             }
@@ -156,7 +156,7 @@ impl DeadLetterQueue {
                     under_way.spawn(async move { (letter, moving.await) });
                 }
                 Ok(None) => is_over = true,
-                Err(error) => tally.trouble = Some(error),
+                Err(error) => tally.problem = Some(error),
             }
         }
         Ok(walk.end().await.with(tally))
@@ -171,17 +171,17 @@ impl DeadLetterQueue {
     ) -> Result<Walked, QueueError> {
         let mut walk = Walk::begin(self, wanted).await?;
         let mut tally = Walked::default();
-        while tally.trouble.is_none() && !tally.stopped {
+        while tally.problem.is_none() && !tally.stopped {
             match walk.next().await {
                 Ok(Some((_, delivery))) => match delivery.ack().await {
                     Ok(()) => tally.done += 1,
                     Err(error) => {
                         let lost = QueueError::new(QueueErrorKind::Disconnected, "delete a letter");
-                        tally.trouble = Some(lost.with_source(error));
+                        tally.problem = Some(lost.with_source(error));
                     }
                 },
                 Ok(None) => break,
-                Err(error) => tally.trouble = Some(error),
+                Err(error) => tally.problem = Some(error),
             }
             at(tally.done);
             tally.stopped = stop.is_cancelled();
@@ -208,7 +208,7 @@ async fn publish(driver: &dyn QueueDriver, copy: Outgoing) -> Result<(), QueueEr
         if blocked.wait_for(|blocked| *blocked).await.is_err() {
             std::future::pending::<()>().await;
         }
-        time::sleep(ALARM_PATIENCE).await;
+        time::sleep(ALARM_DELAY).await;
     };
     tokio::select! {
         biased;
@@ -231,7 +231,7 @@ async fn put_back(
             Ok(()) => Moved::Done,
             Err(_) => Moved::Twice,
         },
-        // The letter is not settled, so it goes back when the walk ends. It counts as skipped.
+        // The letter is not settled, so it returns to the queue when the walk ends. It counts as skipped.
         Err(error) => {
             let _ = renew(driver.as_ref(), &queue, letter).await;
             Moved::Stays(error)
@@ -270,7 +270,7 @@ impl Walked {
                 }
             }
             Moved::Stays(error) => {
-                self.trouble.get_or_insert(error);
+                self.problem.get_or_insert(error);
             }
         }
     }
@@ -281,11 +281,11 @@ impl Walked {
             looked: self.looked,
             renewed: self.renewed,
             // If the walk ended early, ids that it did not reach are not missing.
-            missing: match tally.trouble.is_some() || tally.stopped {
+            missing: match tally.problem.is_some() || tally.stopped {
                 true => Vec::new(),
                 false => self.missing,
             },
-            trouble: tally.trouble.or(self.trouble),
+            problem: tally.problem.or(self.problem),
             ..tally
         }
     }
@@ -344,8 +344,8 @@ impl<'a> Walk<'a> {
         Ok(None)
     }
 
-    /// Skips a letter. It goes back when the walk ends. If its queue counts returns, the queue could drop the letter,
-    /// so it is replaced with a fresh copy.
+    /// Skips a letter. It returns to the queue when the walk ends. If its queue counts returns, the queue could drop
+    /// the letter, so it is replaced with a fresh copy.
     ///
     /// # Errors
     /// A fresh copy cannot be made now. The walk must end, because it would also count up the letters behind this one.
@@ -366,7 +366,7 @@ impl<'a> Walk<'a> {
             looked: self.looked,
             renewed: self.renewed,
             missing: wanted.ids.iter().filter(is_missing).cloned().collect(),
-            trouble: self.look.close().await.err(),
+            problem: self.look.close().await.err(),
             ..Walked::default()
         }
     }

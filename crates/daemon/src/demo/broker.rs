@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
-use super::{CONNECT_TIMEOUT, DemoError};
+use super::error::DemoError;
 use crate::load::publisher::Outlet;
 use tidegate::{
     adapters::{
@@ -17,6 +17,9 @@ use tidegate::{
     queue::{QueueDriver, QueueError, QueueKind, QueueSpec},
     run::Supervisor,
 };
+
+/// How long the broker may take to answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the deletion of the demo's queue may take.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(5);

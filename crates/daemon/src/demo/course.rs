@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 
 use tokio::time::{self, Instant, MissedTickBehavior};
 
-use super::{DemoError, broker::DemoBroker, screen::Screen, summary::Summary};
+use super::{broker::DemoBroker, error::DemoError, screen::Screen, summary::Summary};
 use crate::load::publisher::{Outlet, message};
 use tidegate::{
     decide::PoolName,

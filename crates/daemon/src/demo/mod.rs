@@ -6,63 +6,35 @@
 
 mod broker;
 mod course;
+mod error;
 mod job_file;
 mod screen;
 mod summary;
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use tokio::{signal::ctrl_c, time::timeout};
 
-use self::{broker::DemoBroker, course::DemoRun, job_file::JobFile, screen::Screen};
+use self::{
+    broker::DemoBroker, course::DemoRun, error::DemoError, job_file::JobFile, screen::Screen,
+};
 use crate::{
     load::publisher::Outlet,
     output::{Exit, Failure},
 };
 use tidegate::{
-    builder::{LaunchError, Pool},
+    builder::Pool,
     config::{BrokerUrl, ExecSettings},
     decide::{Policy, Scaling},
-    queue::QueueError,
     run::Supervisor,
 };
 
 /// Longest time of a demo: about three times its usual time.
 const DEADLINE: Duration = Duration::from_secs(52);
 
-/// How long the broker may take to answer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// A job reads its body, appends it to the file, and works for a short time. A constant, because no part of a message
 /// belongs on a command line.
 const JOB: &str = r#"read -r id && printf '%s\n' "$id" >> "$LEDGER" && exec sleep 0.25"#;
-
-/// The demo failed.
-#[derive(Debug, thiserror::Error)]
-enum DemoError {
-    #[error("reach the broker {url}")]
-    Unreachable {
-        url: BrokerUrl,
-        #[source]
-        source: QueueError,
-    },
-    #[error("prepare the demo's queue")]
-    Queue(#[source] QueueError),
-    #[error("write the demo's job file")]
-    JobFile(#[source] io::Error),
-    #[error("publish a job")]
-    Publish(#[source] QueueError),
-    #[error("start the demo's pool")]
-    Launch(#[source] LaunchError),
-    #[error("show the demo")]
-    Screen(#[source] io::Error),
-    #[error("finish the demo: it was interrupted")]
-    Interrupted,
-    #[error("finish the demo within {} s", DEADLINE.as_secs())]
-    Late,
-    #[error("run every job and drain to zero: {0}")]
-    Amiss(String),
-}
 
 /// Runs the demo on the broker of `AMQP_URL`, or in memory.
 ///
@@ -81,7 +53,7 @@ async fn on_broker(url: Option<BrokerUrl>, screen: &mut Screen) -> Result<(), De
     broker.make_queue().await.map_err(DemoError::Queue)?;
     // From here on the queue is always deleted, also after an interrupt or an error.
     let done = tokio::select! {
-        done = timeout(DEADLINE, turn(&broker, &outlet, screen)) => done.unwrap_or(Err(DemoError::Late)),
+        done = timeout(DEADLINE, turn(&broker, &outlet, screen)) => done.unwrap_or(Err(DemoError::Late(DEADLINE))),
         _ = ctrl_c() => Err(DemoError::Interrupted),
     };
     outlet.close().await;
@@ -134,30 +106,4 @@ fn pool(broker: &DemoBroker, job_file: &JobFile) -> Pool {
 async fn end(supervisor: &Supervisor) {
     // If all went well, the pool has drained already. Otherwise the summary reports the problem.
     supervisor.stop_now().await;
-}
-
-impl From<DemoError> for Failure {
-    fn from(error: DemoError) -> Self {
-        let (exit, hint) = match &error {
-            DemoError::Unreachable { .. } => (
-                Exit::Unavailable,
-                Some("see AMQP_URL; without one, the demo runs on a queue in memory"),
-            ),
-            DemoError::Launch(_) => (Exit::Usage, Some("see AMQP_URL")),
-            DemoError::Queue(_) => (
-                Exit::Unexpected,
-                Some("this user must be allowed to declare queues named tidegate-demo-*"),
-            ),
-            DemoError::Late => (
-                Exit::Unexpected,
-                Some("this machine or the broker is too busy for the demo"),
-            ),
-            _ => (Exit::Unexpected, None),
-        };
-        let failure = Self::new(exit, error);
-        match hint {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
-    }
 }

@@ -93,14 +93,14 @@ fn write_pool(out: &mut impl Write, time: Duration, pool: &PoolStatus) -> io::Re
     let (workers, runners) = (pool.workers, pool.runners);
     let ready = pool.depth.ready;
     let live = workers.live + workers.draining;
-    let water = QueueBar(ready as f64 / QUEUE_FULL);
-    let crew = WorkersBar {
+    let queue_bar = QueueBar(ready as f64 / QUEUE_FULL);
+    let workers_bar = WorkersBar {
         busy: runners.busy.min(live),
         live,
     };
     writeln!(
         out,
-        "{:>5.1}s  {ready:>5} {water}  {live:>7} {crew}  {:>4} {:>4}  {:>4}",
+        "{:>5.1}s  {ready:>5} {queue_bar}  {live:>7} {workers_bar}  {:>4} {:>4}  {:>4}",
         time.as_secs_f64(),
         runners.busy,
         runners.idle,
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn draws_the_tide() {
+    fn draws_the_bars_of_the_queue_and_the_workers() {
         let lines = [
             line(0, 0, 0, 0),
             line(1, 1, 0, 1),

@@ -1,8 +1,11 @@
-//! The result of a demo, and whether it is good.
+//! The result of a demo, and whether it succeeded.
 
 use std::time::Duration;
 
-use tidegate::run::JobTotals;
+use tidegate::{
+    run::JobTotals,
+    text::{counted, form_for},
+};
 
 /// The end of a demo, in numbers.
 #[derive(Debug, Clone)]
@@ -34,14 +37,18 @@ impl Summary {
     pub(super) fn problem(&self) -> Option<String> {
         let lost = self.published.saturating_sub(self.ran);
         let problem = [
-            (lost > 0, format!("{lost} jobs were lost")),
+            (lost > 0, format!("{} lost", jobs_were(lost))),
             (
                 self.jobs.dead > 0,
-                format!("{} jobs were dead-lettered", self.jobs.dead),
+                format!("{} dead-lettered", jobs_were(self.jobs.dead)),
             ),
             (
                 self.drains < DRAINS,
-                format!("the pool drained {} times of {DRAINS}", self.drains),
+                format!(
+                    "the pool drained {} of {}",
+                    self.drains,
+                    counted(DRAINS, "time")
+                ),
             ),
             (self.published == 0, "no job was published".to_owned()),
         ];
@@ -62,19 +69,27 @@ impl Summary {
             None => "never".to_owned(),
         };
         vec![
-            ("published", format!("{} jobs", self.published)),
+            ("published", counted(self.published, "job")),
             (
                 "ran",
                 match twice {
-                    0 => format!("{} jobs, each once", self.ran),
-                    twice => format!("{} jobs, {twice} of the runs repeats", self.ran),
+                    0 => format!("{}, each once", counted(self.ran, "job")),
+                    twice => format!(
+                        "{}, and {}",
+                        counted(self.ran, "job"),
+                        counted(twice, "repeat")
+                    ),
                 },
             ),
             ("lost", lost.to_string()),
             ("retried", self.jobs.retried.to_string()),
             (
                 "peak",
-                format!("{} workers, {} ready", self.peak_workers, self.peak_ready),
+                format!(
+                    "{}, {} ready",
+                    counted(self.peak_workers, "worker"),
+                    self.peak_ready
+                ),
             ),
             (
                 "first start",
@@ -83,14 +98,19 @@ impl Summary {
             (
                 "to zero",
                 format!(
-                    "{} after the last job, {} times",
+                    "{} after the last job, {}",
                     time(self.last_drain),
-                    self.drains
+                    counted(self.drains, "time")
                 ),
             ),
             ("took", time(Some(self.took))),
         ]
     }
+}
+
+fn jobs_were(count: impl TryInto<u64> + Copy) -> String {
+    let were = form_for(count, "was", "were");
+    format!("{} {were}", counted(count, "job"))
 }
 
 #[cfg(test)]
@@ -116,21 +136,21 @@ mod tests {
     }
 
     #[test]
-    fn is_content_when_every_job_ran_and_the_pool_drained() {
+    fn succeeds_if_every_job_ran_and_the_pool_drained() {
         assert_eq!(good().problem(), None);
-        // At least once is the promise.
+        // Delivery is at least once.
         let twice = Summary { runs: 11, ..good() };
         assert_eq!(twice.problem(), None);
-        assert!(twice.lines()[1].1.contains("1 of the runs"));
+        assert!(twice.lines()[1].1.contains("1 repeat"));
     }
 
     #[test]
-    fn is_amiss_when_a_job_is_missing_dead_or_the_pool_stays() {
+    fn fails_if_a_job_is_missing_or_dead_or_the_pool_does_not_drain() {
         let dead = JobTotals {
             dead: 1,
             ..JobTotals::default()
         };
-        // A job that ran twice does not stand for one that did not.
+        // A job that ran twice does not replace one that did not run.
         let cases = [
             (
                 Summary {
@@ -138,21 +158,21 @@ mod tests {
                     runs: 10,
                     ..good()
                 },
-                "1 jobs were lost",
+                "1 job was lost",
             ),
             (
                 Summary {
                     jobs: dead,
                     ..good()
                 },
-                "1 jobs were dead-lettered",
+                "1 job was dead-lettered",
             ),
             (
                 Summary {
                     drains: 1,
                     ..good()
                 },
-                "the pool drained 1 times of 2",
+                "the pool drained 1 of 2 times",
             ),
             (
                 Summary {

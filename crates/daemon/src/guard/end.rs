@@ -23,7 +23,7 @@ use super::table::{self, Tree};
 use tidegate::host::cgroup;
 
 /// How long to try if processes do not die: they sleep in the kernel, or fork as fast as they are found.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pause between two rounds: about as long as a process takes to die.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -40,7 +40,7 @@ pub(super) struct EndReport {
 /// Kills every descendant except the children in `spared`, and reaps the children that this process inherits. Also
 /// kills all processes in the cgroups that `supervisor` made for its jobs, and removes those cgroups.
 pub(super) fn end_descendants(spared: &[Pid], supervisor: Pid) -> EndReport {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut seen = FoundProcesses {
         supervisor,
         processes: BTreeSet::new(),
@@ -70,7 +70,7 @@ pub(super) fn end_descendants(spared: &[Pid], supervisor: Pid) -> EndReport {
     }
 }
 
-/// What was found so far.
+/// The processes that were found so far.
 struct FoundProcesses {
     supervisor: Pid,
     processes: BTreeSet<Pid>,
@@ -167,7 +167,7 @@ fn end_exactly(pid: Pid, parent: Pid) -> bool {
     is_it
 }
 
-/// Reaps a child if it is dead. Returns whether it is gone.
+/// Reaps a child if it is dead. Returns whether it has ended.
 pub(super) fn reap(child: Pid) -> bool {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
     match waitid(Id::Pid(child), flags) {

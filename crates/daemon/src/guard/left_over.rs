@@ -12,13 +12,14 @@ use nix::{
 use super::{end::reap, table};
 use tidegate::host::children::{self, ChildrenSnapshot, Run};
 
-/// Time between two looks at the inherited processes.
+/// Time between two checks of the inherited processes.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Pause before the next look: a killed process must die, or a process is just being started.
+/// Pause before the next check: a killed process must die, or a process is just being started.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Rounds in one tick. Each round reaches one generation further down in what was left behind, or waits for a start.
+/// Rounds in one tick. Each round reaches one more generation of the processes that were left behind, or waits for a
+/// start.
 const ROUNDS: u32 = 32;
 
 /// Starts the thread that collects left-over processes. Call it before anything is started.
@@ -52,7 +53,10 @@ fn round_after_round(killed: &mut BTreeSet<Pid>) {
         thread::sleep(PAUSE);
     }
     if ended > 0 {
-        tracing::warn!(processes = ended, "ended what jobs had left running");
+        tracing::warn!(
+            processes = ended,
+            "ended processes that jobs had left behind"
+        );
     }
 }
 
@@ -123,7 +127,7 @@ mod tests {
         let run = Run::new;
         let running = [(run(1), 100), (run(2), 200)];
         let table = [
-            ("of a run that goes on", Some(run(2)), 300, false),
+            ("of a run that continues", Some(run(2)), 300, false),
             ("of a run that is over", Some(run(3)), 300, true),
             (
                 "of a run that is over, and younger than others",

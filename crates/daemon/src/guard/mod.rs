@@ -5,7 +5,7 @@
 //! └── supervisor  waits for the guard; runs everything
 //!     ├── job     spawned directly
 //!     │   └── its own children
-//!     └── whatever jobs have orphaned: double forks, setsid
+//!     └── orphans of jobs: double forks, setsid
 //! ```
 //!
 //! Both are *child subreapers*: when a process's parent dies, its new parent is the nearest living subreaper above
@@ -14,7 +14,7 @@
 //! - When the supervisor is killed, the guard inherits all its processes, kills them ([`end`]) and then ends.
 //! - When the guard is killed, the supervisor sees it ([`ward`]) and executes this program again in its own process,
 //!   which kills them. Only `exec` stops all of its threads at once. So no job that is killed now can be reported and
-//!   settled as failed: the connections are gone, and the broker delivers its message again.
+//!   settled as failed: the connections are closed, and the broker delivers its message again.
 //! - While both live, the supervisor kills the processes that a job has left behind after that job is over
 //!   ([`left_over`]).
 //!
@@ -37,37 +37,17 @@
 
 mod end;
 mod left_over;
+mod role;
 mod table;
 mod ward;
 mod watch;
 
-use std::{env, io, process::ExitCode};
+use std::env;
 
-use nix::{
-    errno::Errno,
-    sys::{
-        prctl,
-        signal::{SigSet, Signal},
-    },
-    unistd::Pid,
-};
-use thiserror::Error;
+use nix::{sys::prctl, unistd::Pid};
 
-/// Environment variable of the supervisor: its guard's process id.
-const GUARD_PID: &str = "TIDEGATE_GUARD_PID";
-
-/// This program, also if its file has been replaced since the start.
-const THIS_PROGRAM: &str = "/proc/self/exe";
-
-/// What a process does after it was told to run the supervisor.
-#[derive(Debug)]
-pub(super) enum Role {
-    /// This is the supervisor, under its guard. It has everything left to do.
-    Supervisor,
-    /// It has nothing left to do: it was the guard and all jobs have ended, or its guard was gone and its jobs were
-    /// killed.
-    Done(ExitCode),
-}
+use self::role::GUARD_PID;
+pub(super) use self::role::{GuardError, Role};
 
 /// Decides the role of this process. If its guard did not start it, it becomes the guard and starts the same command
 /// again as its child.
@@ -96,41 +76,4 @@ pub(super) fn conceal() {
 pub(super) fn pid() -> Option<Pid> {
     let pid = env::var(GUARD_PID).ok()?.parse().ok()?;
     Some(Pid::from_raw(pid))
-}
-
-/// Signals that the guard passes on. The guard blocks them while it waits. Its children start with them blocked too,
-/// and must unblock them.
-const PASSED_ON: [Signal; 5] = [
-    Signal::SIGTERM,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGHUP,
-    Signal::SIGUSR1,
-];
-
-/// All signals that the guard waits for.
-fn held_back() -> SigSet {
-    let own = [Signal::SIGCHLD, Signal::SIGTSTP];
-    PASSED_ON.into_iter().chain(own).collect()
-}
-
-/// The supervisor and its guard could not be set up.
-#[derive(Debug, Error)]
-pub(super) enum GuardError {
-    /// The kernel refused something that the guard needs.
-    #[error("guard the supervisor: {what}")]
-    Kernel {
-        /// What it refused.
-        what: &'static str,
-        /// Why.
-        #[source]
-        source: Errno,
-    },
-    /// The supervisor could not be started.
-    #[error("start the supervisor under its guard")]
-    Start(#[source] io::Error),
-}
-
-fn refused(what: &'static str) -> impl FnOnce(Errno) -> GuardError {
-    move |source| GuardError::Kernel { what, source }
 }

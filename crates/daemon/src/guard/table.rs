@@ -24,7 +24,7 @@ pub(super) struct Stat {
     pub(super) started: u64,
 }
 
-/// Reads the kernel's data about `pid`. `None` if it is gone.
+/// Reads the kernel's data about `pid`. `None` if it has ended.
 pub(super) fn stat(pid: Pid) -> Option<Stat> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
@@ -85,7 +85,7 @@ impl Tree {
 
     pub(super) fn children(&self, pid: Pid) -> Vec<Pid> {
         match self {
-            // On an error the process is gone, and its children are being inherited by this process.
+            // On an error the process has ended, and its children are being inherited by this process.
             Self::Files => children_by_files(pid).unwrap_or_default(),
             Self::Scanned(families) => families.get(&pid).cloned().unwrap_or_default(),
         }

@@ -24,14 +24,16 @@ use nix::{
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::{
-    GuardError, Role, THIS_PROGRAM, end::end_descendants, held_back, left_over, refused,
+    end::end_descendants,
+    left_over,
+    role::{GuardError, Role, THIS_PROGRAM, held_back, refused},
     watch::end_jobs,
 };
 
-/// Time between two looks at the guard if there are no pidfds (before Linux 5.3).
+/// Time between two checks of the guard if there are no pidfds (before Linux 5.3).
 const TICK: Duration = Duration::from_millis(100);
 
-/// Puts this process under the guard that started it. If the guard is gone, kills what this process had started
+/// Puts this process under the guard that started it. If the guard has ended, kills what this process had started
 /// before it executed itself again.
 pub(super) fn join(guard: Pid) -> Result<Role, GuardError> {
     let ward = Ward {
@@ -86,7 +88,7 @@ impl Ward {
 
 /// Kills this supervisor and all its descendants.
 fn end_in_place() -> ! {
-    // The same command replaces this process. Its threads and connections end, and it finds that its guard is gone.
+    // The same command replaces this process. Its threads and connections end, and it finds that its guard has ended.
     let mut arguments = env::args_os();
     let name = arguments.next().unwrap_or_else(|| THIS_PROGRAM.into());
     let mut command = Command::new(THIS_PROGRAM);

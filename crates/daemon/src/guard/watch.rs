@@ -22,9 +22,9 @@ use nix::{
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::{
-    GUARD_PID, GuardError, PASSED_ON, THIS_PROGRAM,
     end::{EndReport, end_descendants, reap},
-    held_back, refused, table,
+    role::{GUARD_PID, GuardError, PASSED_ON, THIS_PROGRAM, held_back, refused},
+    table,
 };
 use crate::telemetry::stderr::{self, LogPriority};
 use tidegate::host::children;
@@ -42,7 +42,7 @@ const TICK: Duration = Duration::from_millis(5);
 /// its exit code, or 128 + n if signal n killed it.
 pub(super) fn run() -> Result<ExitCode, GuardError> {
     // A shell that replaced itself by this program may have left us children. They must not be killed.
-    let strangers = table::own_children().map_err(GuardError::Start)?;
+    let others = table::own_children().map_err(GuardError::Start)?;
     prctl::set_child_subreaper(true).map_err(refused("become a subreaper"))?;
     children::keep_exit_codes().map_err(GuardError::Start)?;
     // The name is only shown to people.
@@ -64,18 +64,18 @@ pub(super) fn run() -> Result<ExitCode, GuardError> {
         kept: Vec::new(),
     }
     .watch();
-    let ended = end_descendants(&strangers, pid);
+    let ended = end_descendants(&others, pid);
     report(status, &ended);
     Ok(code(status).into())
 }
 
-/// Kills all that is left, as a supervisor whose guard is gone.
+/// Kills all remaining processes, as a supervisor whose guard has ended.
 pub(super) fn end_jobs() -> ExitCode {
     // Signals must not interrupt this: no process above us would finish it.
     let _ = held_back().thread_block();
     let ended = end_descendants(&[], getpid());
     say(format_args!(
-        "the supervisor's guard is gone; ended the supervisor, and {} of its jobs' processes",
+        "the supervisor's guard has ended. Ended the supervisor, and {} of its jobs' processes",
         ended.found
     ));
     complain(&ended);
@@ -164,7 +164,7 @@ impl Guard {
     fn handle(&mut self, signal: Signal) {
         match signal {
             Signal::SIGCHLD => self.reap_others(),
-            // A Ctrl-Z. If only the guard stopped, nobody would guard the supervisor.
+            // A Ctrl-Z. If only the guard stopped, the supervisor would run without a guard.
             Signal::SIGTSTP => {
                 let _ = kill(self.pid, Signal::SIGSTOP);
                 let _ = raise(Signal::SIGSTOP);

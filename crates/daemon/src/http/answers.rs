@@ -8,7 +8,7 @@ use axum::{
 
 use tidegate::{
     api::v1,
-    decide::PoolName,
+    decide::{PoolName, SteeringAct, SteeringOutcome},
     run::{SupervisorError, metrics},
 };
 
@@ -42,6 +42,6 @@ pub(super) fn failed(name: &PoolName, failed: &SupervisorError) -> Response {
     error(status, &failed.to_string())
 }
 
-pub(super) fn count(act: &'static str, outcome: &'static str) {
+pub(super) fn count(act: SteeringAct, outcome: SteeringOutcome) {
     metrics::steered(act, outcome);
 }

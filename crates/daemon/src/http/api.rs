@@ -6,8 +6,8 @@ use axum::routing::MethodRouter;
 
 use super::{control::Control, live::Live};
 use crate::{
-    actions::Actions, dead::DeadLetters, failures::Failures, history::History, reloads::Reloads,
-    telemetry::prometheus::Prometheus,
+    actions::Actions, dead::DeadLetters, failures::Failures, history::History,
+    telemetry::prometheus::Prometheus, view::View,
 };
 use tidegate::run::Supervisor;
 
@@ -18,8 +18,8 @@ pub struct Api {
     pub supervisor: Supervisor,
     /// The recorder behind `/metrics`.
     pub prometheus: Prometheus,
-    /// The result of the last reload.
-    pub reloads: Reloads,
+    /// The facts about the daemon that are shown with each pool.
+    pub view: View,
     /// The daemon as a whole.
     pub control: Arc<dyn Control>,
     /// The source of the event stream.

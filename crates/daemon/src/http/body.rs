@@ -20,7 +20,10 @@ const BODY_BYTES: usize = 64 * 1024;
 /// How long a client may take to send the body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A JSON body. An empty body stands for `{}`.
+/// The first number that is too large for an unsigned integer of 64 bits.
+const BEYOND_U64: f64 = 18_446_744_073_709_551_616.0;
+
+/// A JSON body. An empty body means `{}`.
 pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
@@ -55,12 +58,37 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
         };
         // Parsed as a map first: otherwise serde would accept an array for a struct.
         serde_json::from_slice::<Map<String, Value>>(text)
-            .and_then(|map| T::deserialize(Value::Object(map)))
+            .and_then(|map| {
+                let mut body = Value::Object(map);
+                write_integers(&mut body);
+                T::deserialize(body)
+            })
             .map(Self)
             .map_err(|why| {
-                let what = format!("the body is not as it should be: {why}");
+                let what = format!("the body is invalid: {why}");
                 error(StatusCode::BAD_REQUEST, &what)
             })
+    }
+}
+
+/// Makes `2` of `2.0`. They are the same number to JSON and to the API's description, but not to serde and TOML.
+fn write_integers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            let float = number.as_f64().filter(|_| number.is_f64());
+            match float.filter(|float| float.fract() == 0.0) {
+                Some(float) if (0.0..BEYOND_U64).contains(&float) => {
+                    *number = (float as u64).into()
+                }
+                Some(float) if (-BEYOND_U64 / 2.0..0.0).contains(&float) => {
+                    *number = (float as i64).into();
+                }
+                _ => {}
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(write_integers),
+        Value::Object(values) => values.values_mut().for_each(write_integers),
+        _ => {}
     }
 }
 
@@ -78,6 +106,7 @@ mod tests {
     use axum::body::{Body as Bytes, BodyDataStream};
     use futures_util::stream;
     use serde::Deserialize;
+    use serde_json::json;
 
     use super::*;
 
@@ -120,6 +149,29 @@ mod tests {
         }
         let long = format!("{{{}}}", " ".repeat(BODY_BYTES));
         assert_eq!(read(json, long).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
+    }
+
+    #[tokio::test]
+    async fn takes_an_integer_however_it_is_written() {
+        let json = Some("application/json");
+        for text in ["3", "3.0", "3e0", "0.3e1", "30E-1"] {
+            let body = format!("{{\"workers\": {text}}}");
+            assert_eq!(read(json, body).await, Ok(Asked { workers: 3 }), "{text}");
+        }
+        for text in ["3.5", "-3.0", "1e300"] {
+            let body = format!("{{\"workers\": {text}}}");
+            assert_eq!(
+                read(json, body).await,
+                Err(StatusCode::BAD_REQUEST),
+                "{text}"
+            );
+        }
+        let mut nested = json!({"a": [1.0, 0.5, {"b": -2.0}], "c": "1.0", "d": 1e19, "e": 1e300});
+        write_integers(&mut nested);
+        let written = json!({
+            "a": [1, 0.5, {"b": -2}], "c": "1.0", "d": 10_000_000_000_000_000_000_u64, "e": 1e300
+        });
+        assert_eq!(nested, written);
     }
 
     #[tokio::test(start_paused = true)]

@@ -25,32 +25,32 @@ use tokio_util::sync::CancellationToken;
 /// The connections of one listener. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Connections {
-    most: usize,
+    limit: usize,
     began: Instant,
-    open: Arc<Mutex<Open>>,
+    open: Arc<Mutex<OpenConnections>>,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenConnections {
     next: u64,
-    connections: HashMap<u64, Entry>,
+    connections: HashMap<u64, OpenConnection>,
 }
 
 #[derive(Debug)]
-struct Entry {
-    progress: Arc<Progress>,
+struct OpenConnection {
+    progress: Arc<SendProgress>,
     cut: CancellationToken,
 }
 
 /// Time of a connection's last transferred byte, in milliseconds since the start of its listener. Written by the
 /// connection's task, read by the listener's task.
 #[derive(Debug)]
-struct Progress {
+struct SendProgress {
     began: Instant,
     moved: AtomicU64,
 }
 
-impl Progress {
+impl SendProgress {
     fn new(began: Instant) -> Self {
         let progress = Self {
             began,
@@ -68,9 +68,9 @@ impl Progress {
 
 impl Connections {
     /// Connections with this limit on their number.
-    pub(super) fn new(most: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self {
-            most,
+            limit,
             began: Instant::now(),
             open: Arc::default(),
         }
@@ -78,15 +78,15 @@ impl Connections {
 
     /// Adds a connection. If that exceeds the limit, closes the connection that was idle for the longest time.
     pub(super) fn enter<S>(&self, stream: S, stall: Duration) -> (Watched<S>, ConnectionSlot) {
-        let progress = Arc::new(Progress::new(self.began));
+        let progress = Arc::new(SendProgress::new(self.began));
         let cut = CancellationToken::new();
         let mut open = self.lock();
-        while open.connections.len() >= self.most.max(1) {
+        while open.connections.len() >= self.limit.max(1) {
             open.cut_longest_idle();
         }
         let id = open.next;
         open.next += 1;
-        let entry = Entry {
+        let entry = OpenConnection {
             progress: progress.clone(),
             cut: cut.clone(),
         };
@@ -111,14 +111,14 @@ impl Connections {
         self.lock().cut_longest_idle();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Open> {
+    fn lock(&self) -> MutexGuard<'_, OpenConnections> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Open {
+impl OpenConnections {
     fn cut_longest_idle(&mut self) {
-        let moved = |entry: &Entry| entry.progress.moved.load(Ordering::Relaxed);
+        let moved = |entry: &OpenConnection| entry.progress.moved.load(Ordering::Relaxed);
         let longest_idle = self.connections.iter();
         let longest_idle = longest_idle.min_by_key(|(id, entry)| (moved(entry), **id));
         let longest_idle = longest_idle.map(|(id, _)| *id);
@@ -128,7 +128,7 @@ impl Open {
     }
 }
 
-/// A connection's place within the limit. Free again on drop.
+/// A connection's slot within the limit. It becomes free on drop.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
     connections: Connections,
@@ -137,7 +137,7 @@ pub(super) struct ConnectionSlot {
 }
 
 impl ConnectionSlot {
-    /// Waits until the place is given to another connection. Cancel-safe.
+    /// Waits until the slot is given to another connection. Cancel-safe.
     pub(super) async fn lost(&self) {
         self.cut.cancelled().await;
     }
@@ -152,7 +152,7 @@ impl Drop for ConnectionSlot {
 /// A stream that records the time of each byte, and that fails if its reader accepts no bytes for too long.
 pub(super) struct Watched<S> {
     stream: S,
-    progress: Arc<Progress>,
+    progress: Arc<SendProgress>,
     stall: Duration,
     /// Set while the reader accepts no bytes.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_connection_takes_the_place_of_the_one_that_stood_still_the_longest() {
+    async fn a_new_connection_replaces_the_one_that_was_idle_the_longest() {
         let connections = Connections::new(3);
         let mut places = Vec::new();
         let mut streams = Vec::new();
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(lost, [false, true, false]);
         assert!(!is_lost(&fourth));
 
-        // A place that is left is free: the next connection closes no other.
+        // A dropped slot is free: the next connection closes no other.
         drop(places.remove(2));
         let (_fifth, fifth) = connections.enter(duplex(64).0, STALL);
         assert!(!is_lost(&places[0]) && !is_lost(&fourth) && !is_lost(&fifth));

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_has_nothing_inline_and_loads_nothing_from_elsewhere() {
+    fn the_page_has_no_inline_code_and_loads_nothing_from_other_hosts() {
         let files = FILES.map(|(name, _, text)| (name, text));
         for (name, text) in files.into_iter().chain([("index.html", HTML)]) {
             for forbidden in [

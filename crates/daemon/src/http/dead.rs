@@ -1,8 +1,8 @@
 //! The dead letters of a pool: a bounded list, a retry, a purge.
 //!
 //! [`DeadLetters`](crate::dead::DeadLetters) does the work, on a connection of its own. So these routes wait for the
-//! broker, but never for a pool, and work while the pool is paused. The guard wants a token for the list too: it shows
-//! bodies, and each look takes letters off the queue and gives them back.
+//! broker, but never for a pool, and work while the pool is paused. The guard requires a token for the list too: it
+//! shows bodies, and browsing takes letters from the queue and returns them.
 
 use std::fmt::Write as _;
 
@@ -24,7 +24,7 @@ use super::{
 use crate::dead::{self, Choice, DeadLetterPlace, DeadLettersError, Worked};
 use tidegate::{
     api::v1,
-    decide::PoolName,
+    decide::{PoolName, SteeringAct, SteeringOutcome},
     escape::Escaped,
     queue::Message,
     run::chain,
@@ -40,7 +40,7 @@ const TEXT_SHOWN: usize = 1024;
 /// Longest id, in bytes. The property `message-id` has at most 255.
 const LONGEST_ID: usize = 1024;
 
-/// Most ids of a choice.
+/// The maximum number of ids in one request.
 const MOST_IDS: usize = 100;
 
 /// The routes of this module, for [`routes::table`](super::routes::table).
@@ -52,7 +52,7 @@ pub(super) fn table() -> [Route; 3] {
     ]
 }
 
-/// Whether a path shows the content of messages, so that it wants a token on every listener.
+/// Whether a path shows the content of messages, so that it needs a token on every listener.
 pub(super) fn is_private(path: &str) -> bool {
     path.ends_with("/dead")
 }
@@ -84,10 +84,10 @@ enum Act {
 }
 
 impl Act {
-    fn as_str(self) -> &'static str {
+    fn steering(self) -> SteeringAct {
         match self {
-            Self::Retry => "dead_retry",
-            Self::Purge => "dead_purge",
+            Self::Retry => SteeringAct::DeadRetry,
+            Self::Purge => SteeringAct::DeadPurge,
         }
     }
 
@@ -147,11 +147,11 @@ async fn work(
     let place = match place(&api, &name) {
         Ok(place) => place,
         Err(refusal) => {
-            count(act.as_str(), "refused");
+            count(act.steering(), SteeringOutcome::Refused);
             return refusal;
         }
     };
-    // A task of its own: a client that leaves must not hide from the log what was done.
+    // The work runs in a task of its own, so that it is logged even if the client disconnects.
     let worked = tokio::spawn(work_and_note(api, caller, place, choice, act));
     worked.await.unwrap_or_else(|_| {
         let what = "the work on the dead letters failed: see the log";
@@ -176,16 +176,16 @@ async fn work_and_note(
     match worked {
         Ok(worked) => {
             let (done, outcome) = (worked.walked.done, act.done(&worked));
-            count(act.as_str(), if done > 0 { "changed" } else { "unchanged" });
+            count(act.steering(), SteeringOutcome::of(done > 0));
             note(&outcome);
-            info!(pool = %place.pool, act = act.as_str(), by, done, letters = worked.letters, "dead letters are worked on by hand");
+            info!(pool = %place.pool, act = act.steering().as_str(), by, done, letters = worked.letters, "dead letters were retried or purged by an operator");
             Json(answer(&place, worked)).into_response()
         }
         Err(failed) => {
-            count(act.as_str(), "refused");
+            count(act.steering(), SteeringOutcome::Refused);
             let why = chain(&failed);
             note(&why);
-            warn!(pool = %place.pool, act = act.as_str(), by, error = why, "dead letters could not be worked on");
+            warn!(pool = %place.pool, act = act.steering().as_str(), by, error = why, "dead letters could not be retried or purged");
             refused(&failed)
         }
     }
@@ -222,7 +222,7 @@ fn place(api: &Api, name: &PoolName) -> Result<DeadLetterPlace, Response> {
     let pools = api.supervisor.pools().into_iter();
     let owner = pools
         .filter_map(|pool| api.supervisor.settings(&pool.name).ok())
-        .find(|pool| dead::is_at_work(&queue, pool));
+        .find(|pool| dead::is_used_by(&queue, pool));
     if let Some(owner) = owner {
         let why = format!("the pool {} works on {queue}", owner.name);
         return Err(unreachable(&why));
@@ -237,11 +237,11 @@ fn place(api: &Api, name: &PoolName) -> Result<DeadLetterPlace, Response> {
 fn answer(place: &DeadLetterPlace, worked: Worked) -> v1::DeadWork {
     let Worked { letters, walked } = worked;
     let stay = walked.stay_because.first().map(|(_, why)| chain(why));
-    let left = match (&walked.trouble, stay) {
-        (Some(trouble), _) => Some(chain(trouble)),
+    let left = match (&walked.problem, stay) {
+        (Some(problem), _) => Some(chain(problem)),
         (None, Some(why)) => Some(format!("{} stay: {why}", walked.stay)),
         (None, None) if walked.stopped => {
-            Some("the time was over: ask again for the others".to_owned())
+            Some("the time limit was reached: repeat the request for the others".to_owned())
         }
         (None, None) => None,
     };
@@ -293,7 +293,7 @@ fn start_of(body: &[u8]) -> String {
     let mut chunks = start.utf8_chunks().peekable();
     while let Some(chunk) = chunks.next() {
         let _ = write!(text, "{}", Escaped(chunk.valid()));
-        // The cut may go through a character. A whole body has no such excuse.
+        // The cut may go through a character. In a whole body such bytes are invalid.
         let is_cut_off = chunks.peek().is_none() && body.len() > BODY_SHOWN;
         for byte in chunk.invalid().iter().filter(|_| !is_cut_off) {
             let _ = write!(text, "\\x{byte:02x}");
@@ -307,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_start_of_a_body_is_text_in_which_nothing_hides() {
+    fn the_start_of_a_body_is_shown_with_hidden_characters_escaped() {
         for (body, text) in [
             (&b"plain \t text"[..], "plain \t text"),
             (b"two\nlines \x1b[2J", r"two\nlines \u{1b}[2J"),
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_choice_is_of_ids_or_of_all_and_never_by_accident() {
+    fn a_selection_names_ids_or_all_and_is_never_empty_by_accident() {
         let asked = |ids: &[&str], all| v1::DeadChoice {
             ids: ids.iter().map(|id| (*id).to_owned()).collect(),
             all,

@@ -1,9 +1,8 @@
 //! HTTP: health, metrics, and the API, on a TCP address and on the command line's Unix socket.
 //!
-//! [`guard`] decides who may send requests. [`routes`] has the answers, [`live`] the stream, `steer` and `policy` the
-//! changes, `dead` the
-//! dead letters. `dashboard` is the page for people. [`server`] holds connections, and [`socket`] the file of the Unix
-//! socket. This module uses a running supervisor and never owns it.
+//! [`guard`] decides who may send requests. [`routes`] has the answers, `stream` what is watched live, `steer` and
+//! `policy` the changes, and `dead` the dead letters. `dashboard` is the page for people. [`server`] holds connections,
+//! and [`socket`] the file of the Unix socket. This module uses a running supervisor and never owns it.
 
 mod answers;
 pub mod api;
@@ -21,3 +20,4 @@ pub mod routes;
 pub mod server;
 pub mod socket;
 mod steer;
+mod stream;

@@ -16,12 +16,17 @@ use super::{
 };
 use crate::actions::{as_typed, done};
 use tidegate::{
-    api::v1::{self, ByWhom, KeyChange, Outlook, PolicyView},
+    api::v1::{self, ByWhom, KeyChange, Outlook, PolicyAct, PolicyView},
     config::{
         PolicyChange, PolicyKey, PoolSettings, Problem, Problems, change_policy, policy_keys,
         policy_toml,
     },
-    decide::{By, ByHand, Inputs, Order, Policy, PoolName, Recommendation, SetPolicy},
+    decide::{
+        By, ByHand, Inputs, Order, Policy, PoolName, Recommendation, SetPolicy, SteeringAct,
+        SteeringOutcome,
+    },
+    run::{IntakeStatus, PoolStatus},
+    text::counted,
 };
 
 pub(super) async fn get(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
@@ -42,7 +47,7 @@ pub(super) async fn put(
     uri: Uri,
     body: Body<Map<String, Value>>,
 ) -> Response {
-    change(&api, caller, &name, &uri, Wish::These(body.0)).await
+    change(&api, caller, &name, &uri, RequestedChange::Replace(body.0)).await
 }
 
 /// Sets these keys by hand in addition to the others.
@@ -53,7 +58,7 @@ pub(super) async fn patch(
     uri: Uri,
     body: Body<Map<String, Value>>,
 ) -> Response {
-    change(&api, caller, &name, &uri, Wish::TheseToo(body.0)).await
+    change(&api, caller, &name, &uri, RequestedChange::Add(body.0)).await
 }
 
 /// Resets every key that was set by hand.
@@ -63,17 +68,42 @@ pub(super) async fn delete(
     Path(name): Path<PoolName>,
     uri: Uri,
 ) -> Response {
-    change(&api, caller, &name, &uri, Wish::None).await
+    change(&api, caller, &name, &uri, RequestedChange::Reset).await
+}
+
+/// For a pool with `share = true`: its policy is compared with those of the other members.
+const OF_A_GROUP: &str = "the pool shares its queue (share = true), and no member grows while their policies differ; \
+                          change every member alike, or write the keys to each configuration and reload";
+
+/// An order that stands above the policy, so that a change shows no effect.
+fn of_other_orders(status: &PoolStatus) -> Option<String> {
+    let name = &status.name;
+    match (status.intake, status.pinned) {
+        (IntakeStatus::Paused | IntakeStatus::Draining, _) => Some(format!(
+            "the pool takes no messages: the policy has an effect after `tidegate resume {name}`"
+        )),
+        (IntakeStatus::Open, Some(workers)) => Some(format!(
+            "the pool is pinned to {}: the policy has an effect after `tidegate scale {name} auto`",
+            counted(workers, "worker")
+        )),
+        (IntakeStatus::Open, None) => None,
+    }
 }
 
 /// The requested change.
-enum Wish {
-    These(Map<String, Value>),
-    TheseToo(Map<String, Value>),
-    None,
+enum RequestedChange {
+    Replace(Map<String, Value>),
+    Add(Map<String, Value>),
+    Reset,
 }
 
-async fn change(api: &Api, caller: Caller, name: &PoolName, uri: &Uri, wish: Wish) -> Response {
+async fn change(
+    api: &Api,
+    caller: Caller,
+    name: &PoolName,
+    uri: &Uri,
+    requested: RequestedChange,
+) -> Response {
     let Ok(is_trial) = is_trial(uri) else {
         let what = "the query may be dry_run=true or dry_run=false";
         return error(StatusCode::BAD_REQUEST, what);
@@ -84,19 +114,19 @@ async fn change(api: &Api, caller: Caller, name: &PoolName, uri: &Uri, wish: Wis
     };
     let old = by_hand(api, name);
     let set = old.as_ref().map(|order| &order.what);
-    let (under, body) = match wish {
-        Wish::These(body) => (None, Some(body)),
-        Wish::TheseToo(body) => (set, Some(body)),
-        Wish::None => (None, None),
+    let (act, base, body) = match requested {
+        RequestedChange::Replace(body) => (PolicyAct::Replace, None, Some(body)),
+        RequestedChange::Add(body) => (PolicyAct::Set, set, Some(body)),
+        RequestedChange::Reset => (PolicyAct::Reset, None, None),
     };
     let changed = body.map(|body| {
         let change = PolicyChange::Json(Value::Object(body));
-        change_policy(&settings, under, &change)
+        change_policy(&settings, base, &change)
     });
     let changed = match changed.transpose() {
         Ok(changed) => changed,
         Err(problems) => {
-            count("policy", "refused");
+            count(SteeringAct::Policy, SteeringOutcome::Refused);
             return refused(&problems);
         }
     };
@@ -109,14 +139,23 @@ async fn change(api: &Api, caller: Caller, name: &PoolName, uri: &Uri, wish: Wis
         Some(set) => set.policy.clone(),
         None => settings.policy.clone(),
     };
+    let mut warnings: Vec<String> = warnings.iter().map(problem_text).collect();
+    let changes = changes(&before, &after);
+    if !changes.is_empty() {
+        warnings.extend(of_other_orders(&status));
+        if settings.share {
+            warnings.push(OF_A_GROUP.to_owned());
+        }
+    }
     let decision = api.supervisor.explain(name);
     let inputs = decision.map_or_else(Inputs::default, |decision| decision.inputs);
     let mut answer = v1::PolicyChange {
+        act,
         applied: !is_trial,
-        changes: changes(&before, &after),
+        changes,
         before: outlook(&policy_of(set), &inputs, status.expected),
         after: outlook(&policy_of(new.as_ref()), &inputs, status.expected),
-        warnings: warnings.iter().map(words).collect(),
+        warnings,
         not_stored: None,
         policy: view_of(&settings, new.as_ref(), None, after.clone()),
     };
@@ -225,7 +264,7 @@ fn is_trial(uri: &Uri) -> Result<bool, ()> {
 }
 
 fn refused(problems: &Problems) -> Response {
-    let lines: Vec<String> = problems.iter().map(words).collect();
+    let lines: Vec<String> = problems.iter().map(problem_text).collect();
     let error = match &lines[..] {
         [one] => one.clone(),
         [first, ..] => format!("{first} (and {} more)", lines.len() - 1),
@@ -239,7 +278,7 @@ fn refused(problems: &Problems) -> Response {
 }
 
 /// A problem without its position, because there is no file.
-fn words(problem: &Problem) -> String {
+fn problem_text(problem: &Problem) -> String {
     let Problem {
         key, found, fix, ..
     } = problem;
@@ -252,6 +291,27 @@ fn words(problem: &Problem) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_order_above_the_policy_is_told_of() {
+        let mut status: PoolStatus = serde_json::from_value(serde_json::json!({
+            "name": "a", "queue": "a", "state": "active",
+            "depth": {"ready": 0, "age_ms": 1, "stale": false}, "delayed": 0, "demand": 0, "expected": 0,
+            "workers": {"bare": 0, "live": 0, "draining": 0}, "runners": {"idle": 0, "busy": 0},
+            "jobs": {"done": 0, "retried": 0, "dead": 0, "requeued": 0, "lost": 0}
+        }))
+        .unwrap();
+        assert_eq!(of_other_orders(&status), None);
+        status.pinned = Some(1);
+        let pinned = of_other_orders(&status).unwrap();
+        assert!(
+            pinned.contains("pinned to 1 worker:") && pinned.contains("scale a auto"),
+            "{pinned}"
+        );
+        status.intake = IntakeStatus::Paused;
+        let paused = of_other_orders(&status).unwrap();
+        assert!(paused.contains("tidegate resume a"), "{paused}");
+    }
 
     #[test]
     fn a_trial_is_asked_for_in_the_query() {

@@ -6,7 +6,7 @@ use axum::{
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 
 use super::{
@@ -14,13 +14,13 @@ use super::{
     api::{Api, Route},
     dashboard, dead,
     guard::{Guard, RequestRefusal},
-    live,
     openapi::openapi,
-    steer,
+    steer, stream,
 };
 use tidegate::{
     api::v1,
-    decide::{Decision, PoolName},
+    decide::{Decision, PoolName, SteeringOutcome},
+    run::PoolStatus,
 };
 
 /// The content type of Prometheus' text format.
@@ -31,11 +31,12 @@ const CHALLENGES: [&str; 2] = ["Bearer", "Basic realm=\"tidegate\", charset=\"UT
 
 /// Every route.
 pub(super) fn table() -> Vec<Route> {
-    let reading: [Route; 8] = [
+    let reading: [Route; 9] = [
         ("/healthz", &["get"], get(healthz)),
         ("/readyz", &["get"], get(readyz)),
         ("/metrics", &["get"], get(metrics)),
         ("/api/v1/openapi.json", &["get"], get(openapi)),
+        ("/api/v1/jobs", &["get"], get(all_jobs)),
         ("/api/v1/pools", &["get"], get(pools)),
         ("/api/v1/pools/{pool}", &["get"], get(pool)),
         ("/api/v1/pools/{pool}/explain", &["get"], get(explain)),
@@ -43,7 +44,7 @@ pub(super) fn table() -> Vec<Route> {
     ];
     let routes = reading.into_iter();
     routes
-        .chain(live::table())
+        .chain(stream::table())
         .chain(steer::table())
         .chain(dead::table())
         .collect()
@@ -51,12 +52,32 @@ pub(super) fn table() -> Vec<Route> {
 
 /// Every route, for a listener whose callers are trusted.
 pub fn router(api: Api) -> Router {
-    let routes = table().into_iter();
-    routes
-        .fold(Router::new(), |router, (path, _, route)| {
-            router.route(path, route)
-        })
-        .merge(dashboard::routes())
+    finish(of(table()).merge(dashboard::routes()), api)
+}
+
+/// The routes of a supervisor that has handed over: its jobs, and how one is stopped. Nothing here changes what belongs
+/// to the successor.
+pub fn last_jobs(api: Api) -> Router {
+    let routes: Vec<Route> = vec![
+        ("/api/v1/jobs", &["get"], get(own_jobs)),
+        (
+            "/api/v1/pools/{pool}/jobs/{id}/stop",
+            &["post"],
+            post(steer::stop),
+        ),
+    ];
+    finish(of(routes), api)
+}
+
+fn of(routes: Vec<Route>) -> Router<Api> {
+    let routes = routes.into_iter();
+    routes.fold(Router::new(), |router, (path, _, route)| {
+        router.route(path, route)
+    })
+}
+
+fn finish(router: Router<Api>, api: Api) -> Router {
+    router
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .with_state(api)
@@ -75,7 +96,7 @@ async fn turn_away(State(guard): State<Guard>, request: Request, next: Next) -> 
             if !request.method().is_safe()
                 && let Some(act) = steer::act_of(request.uri().path())
             {
-                count(act, "denied");
+                count(act, SteeringOutcome::Denied);
             }
             let mut response = error(refusal.status(), refusal.reason());
             if refusal == RequestRefusal::Unauthorized {
@@ -129,12 +150,12 @@ async fn metrics(State(api): State<Api>) -> Response {
 
 async fn pools(State(api): State<Api>) -> Json<Vec<v1::Pool>> {
     let pools = api.supervisor.pools().into_iter();
-    Json(pools.map(|status| api.reloads.view(status)).collect())
+    Json(pools.map(|status| api.view.of(status)).collect())
 }
 
 async fn pool(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
     match api.supervisor.pool(&name) {
-        Some(status) => Json(api.reloads.view(status)).into_response(),
+        Some(status) => Json(api.view.of(status)).into_response(),
         None => no_such_pool(&name),
     }
 }
@@ -154,10 +175,44 @@ async fn explain(State(api): State<Api>, Path(name): Path<PoolName>) -> Response
 }
 
 async fn jobs(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
-    match api.supervisor.jobs(&name) {
-        Some(jobs) => Json(jobs).into_response(),
-        None => no_such_pool(&name),
+    if api.supervisor.pool(&name).is_none() {
+        return no_such_pool(&name);
     }
+    let jobs = jobs_of(&api).into_iter().filter(|job| job.pool == name);
+    let jobs = jobs.map(
+        |v1::Job {
+             job, predecessor, ..
+         }| v1::JobOfPool { job, predecessor },
+    );
+    Json(jobs.collect::<Vec<_>>()).into_response()
+}
+
+async fn all_jobs(State(api): State<Api>) -> Json<Vec<v1::Job>> {
+    Json(jobs_of(&api))
+}
+
+async fn own_jobs(State(api): State<Api>) -> Json<Vec<v1::Job>> {
+    Json(own_jobs_of(&api))
+}
+
+/// The jobs of this supervisor, and of those that have handed over to it.
+fn jobs_of(api: &Api) -> Vec<v1::Job> {
+    let mut jobs = own_jobs_of(api);
+    jobs.extend(api.view.predecessors.jobs());
+    jobs
+}
+
+fn own_jobs_of(api: &Api) -> Vec<v1::Job> {
+    let mut all = Vec::new();
+    for PoolStatus { name: pool, .. } in api.supervisor.pools() {
+        let jobs = api.supervisor.jobs(&pool).unwrap_or_default().into_iter();
+        all.extend(jobs.map(|job| v1::Job {
+            pool: pool.clone(),
+            job,
+            predecessor: None,
+        }));
+    }
+    all
 }
 
 async fn no_such_route() -> Response {

@@ -88,7 +88,7 @@ impl Server {
                 tasks.spawn(async move {
                     tokio::select! {
                         () = serve_connection(stream, caller, router, ending) => {}
-                        () = place.lost() => debug!("a connection gave way to a new one"),
+                        () = place.lost() => debug!("a connection was closed for a new one"),
                     }
                 });
             }
@@ -198,10 +198,10 @@ where
     tokio::select! {
         served = served => {
             if let Err(error) = served {
-                debug!(error = %error, "a connection ended badly");
+                debug!(error = %error, "a connection failed");
             }
         }
-        () = long_lived.over() => debug!("a connection had its time"),
+        () = long_lived.over() => debug!("a connection reached its time limit"),
     }
 }
 
@@ -209,17 +209,24 @@ fn is_ours(peer: u32) -> bool {
     let own = nix::unistd::Uid::effective().as_raw();
     let is_ours = peer == own || peer == 0;
     if !is_ours {
-        warn!(uid = peer, "another user was turned away from the socket");
+        warn!(
+            uid = peer,
+            "refused a connection of another user to the socket"
+        );
     }
     is_ours
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::routing::get;
+    use std::{convert::Infallible, sync::atomic::AtomicUsize};
+
+    use axum::{body::Body, routing::get};
+    use bytes::Bytes;
+    use futures_util::stream;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
-        sync::{Mutex, mpsc},
+        sync::{Mutex, mpsc, oneshot},
         time::Instant,
     };
 
@@ -246,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn answers_at_once_beside_more_clients_than_there_is_room_for() {
+    async fn answers_at_once_even_with_more_clients_than_the_limit() {
         let long = "x".repeat(64 * 1024);
         let router = Router::new()
             .route("/long", get(async move || long))
@@ -281,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_too_long_to_ask_is_cut_off() {
+    async fn a_client_that_sends_its_request_too_slowly_is_cut_off() {
         let router = Router::new().route("/healthz", get(async || "ok"));
         let (arriving, arrived) = mpsc::channel(1);
         let server = Server::new();
@@ -293,6 +300,56 @@ mod tests {
         client.read_to_string(&mut answer).await.unwrap();
         assert!(!answer.contains("ok"), "{answer}");
         assert_eq!(start.elapsed().as_secs(), HEAD_TIMEOUT.as_secs());
+        server.end().await;
+    }
+
+    /// Counts the pieces of an endless answer, and says when the answer is dropped.
+    struct Pieces {
+        taken: Arc<AtomicUsize>,
+        _dropped: oneshot::Sender<()>,
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_of_an_endless_answer_that_stops_reading_costs_little_and_is_cut_off() {
+        const PIECE: &[u8] = &[b'x'; 8 * 1024];
+        let (dropped, is_dropped) = oneshot::channel();
+        let taken = Arc::new(AtomicUsize::new(0));
+        let pieces = Pieces {
+            taken: taken.clone(),
+            _dropped: dropped,
+        };
+        let answer = stream::unfold(pieces, async |pieces| {
+            time::sleep(Duration::from_millis(10)).await;
+            pieces.taken.fetch_add(1, Ordering::Relaxed);
+            Some((Ok::<_, Infallible>(Bytes::from_static(PIECE)), pieces))
+        });
+        let answer = Arc::new(std::sync::Mutex::new(Some(answer)));
+        let endless = move || {
+            let answer = answer.lock().unwrap().take();
+            std::future::ready(Body::from_stream(answer.expect("one request")))
+        };
+        let router = Router::new().route("/endless", get(endless));
+        let (arriving, arrived) = mpsc::channel(1);
+        let server = Server::new();
+        server.serve(Arriving(Mutex::new(arrived)), router);
+        let start = Instant::now();
+        let mut client = connect(&arriving).await;
+        client
+            .write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
+        client.read_exact(&mut [0; 10 * 1024]).await.unwrap();
+        let read = start.elapsed();
+        // It reads no further, and keeps its connection open.
+        is_dropped.await.unwrap_err();
+        let stalled = start.elapsed().saturating_sub(read);
+        assert!(
+            stalled <= STALL_TIMEOUT + Duration::from_secs(1),
+            "{stalled:?}"
+        );
+        // At a hundred pieces a second, these are the ones that fit in the buffer.
+        let taken = taken.load(Ordering::Relaxed) * PIECE.len();
+        assert!(taken <= 4 * HEAD_BYTES, "{taken}");
         server.end().await;
     }
 }

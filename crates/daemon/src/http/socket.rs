@@ -1,4 +1,4 @@
-//! An instance's Unix socket. Its file is only a name, so connecting shows whether a file was left by a dead instance.
+//! An instance's Unix socket. Its file may be left by a dead instance. Only a connection shows whether an instance listens.
 
 use std::{
     fs::{self, Permissions},
@@ -29,7 +29,7 @@ pub enum InstanceError {
         path: PathBuf,
     },
     /// The socket's directory could not be read.
-    #[error("look at the directory {}", path.display())]
+    #[error("read the attributes of the directory {}", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -56,7 +56,7 @@ pub enum InstanceError {
     },
 }
 
-/// A socket's file. Removed on drop, unless someone else has replaced it.
+/// A socket's file. Removed on drop, unless another process has replaced it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -81,7 +81,7 @@ pub fn listen(path: &Path) -> Result<(UnixListener, SocketFile), InstanceError> 
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return Err(failed(io::Error::other(
-                "there is a file that is no socket",
+                "the path is a file that is not a socket",
             )));
         }
         Ok(_) => match UnixStream::connect(path) {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn does_not_remove_a_file_that_is_no_socket() {
+    fn does_not_remove_a_file_that_is_not_a_socket() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notes.txt");
         fs::write(&path, "mine").unwrap();
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_a_socket_alone_that_another_has_put_there() {
+    fn does_not_remove_a_socket_that_another_process_has_made() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tidegate.sock");
         let (_listener, file) = listen(&path).unwrap();

@@ -23,7 +23,9 @@ use super::{
 use crate::actions::{as_typed, done};
 use tidegate::{
     api::v1::{self, Span, Workers},
-    decide::{By, EventKind, JobId, Order, PoolName, ReconcileResult},
+    decide::{
+        By, EventKind, JobId, Order, PoolName, ReconcileResult, SteeringAct, SteeringOutcome,
+    },
     run::{FlushMode, Stopping},
 };
 
@@ -50,18 +52,20 @@ pub(super) fn table() -> [Route; 9] {
 }
 
 /// The action of a path under the API, for the count of refused requests.
-pub(super) fn act_of(path: &str) -> Option<&'static str> {
-    let last = path.rsplit('/').next()?;
-    let acts = [
-        "pause", "resume", "drain", "flush", "scale", "policy", "reload", "takeover", "stop",
-        "retry", "purge",
-    ];
-    let act = acts.into_iter().find(|act| *act == last)?;
-    Some(match act {
-        "stop" => "stop_job",
-        "retry" => "dead_retry",
-        "purge" => "dead_purge",
-        act => act,
+pub(super) fn act_of(path: &str) -> Option<SteeringAct> {
+    Some(match path.rsplit('/').next()? {
+        "pause" => SteeringAct::Pause,
+        "resume" => SteeringAct::Resume,
+        "drain" => SteeringAct::Drain,
+        "flush" => SteeringAct::Flush,
+        "scale" => SteeringAct::Scale,
+        "policy" => SteeringAct::Policy,
+        "reload" => SteeringAct::Reload,
+        "takeover" => SteeringAct::Takeover,
+        "stop" => SteeringAct::StopJob,
+        "retry" => SteeringAct::DeadRetry,
+        "purge" => SteeringAct::DeadPurge,
+        _ => return None,
     })
 }
 
@@ -74,7 +78,7 @@ async fn pause(
     let v1::Pause { span, shrinking } = body.0;
     let until = match span.map(end_of) {
         Some(None) => {
-            let what = "the body is not as it should be: no calendar goes so far";
+            let what = "the body is invalid: the time is beyond the end of the calendar";
             return error(StatusCode::BAD_REQUEST, what);
         }
         until => until.flatten(),
@@ -125,22 +129,28 @@ async fn flush(
     };
     match api.supervisor.flush(&name, mode).await {
         Ok(result) => {
-            let stopped = runners_stopped(&result);
-            count("flush", if stopped > 0 { "changed" } else { "unchanged" });
+            let (stopped, told) = (runners_stopped(&result), result.jobs_told);
+            let changed = stopped + told > 0;
+            count(SteeringAct::Flush, SteeringOutcome::of(changed));
             let by = caller.name().await;
-            api.actions
-                .add(Some(&name), "flush", &by, done(stopped > 0));
-            tracing::info!(pool = %name, act = "flush", busy = body.0.busy, by, "pool is steered by hand");
-            answer(&api, &name, stopped > 0, &result, None)
+            let act = match body.0.busy {
+                true => "flush --busy",
+                false => "flush",
+            };
+            api.actions.add(Some(&name), act, &by, done(changed));
+            tracing::info!(
+                pool = %name, act, runners_stopped = stopped, jobs_told = told, by, "an operator gave an order to the pool"
+            );
+            answer(&api, &name, changed, &result, None)
         }
         Err(error) => {
-            count("flush", "refused");
+            count(SteeringAct::Flush, SteeringOutcome::Refused);
             failed(&name, &error)
         }
     }
 }
 
-async fn stop(
+pub(super) async fn stop(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     Path((name, id)): Path<(PoolName, JobId)>,
@@ -153,19 +163,21 @@ async fn stop(
         by: by.clone(),
     };
     match api.supervisor.stop_job(&name, &id, &stopping) {
-        Ok(0) => {
-            count("stop_job", "refused");
-            let what = format!("no job with this id runs in the pool {name}");
-            error(StatusCode::NOT_FOUND, &what)
-        }
-        Ok(stopped) => {
-            count("stop_job", "changed");
+        Ok(own) => {
+            let elsewhere = api.view.predecessors.stop(&name, &id, then).await;
+            let stopped = own + elsewhere;
+            if stopped == 0 {
+                count(SteeringAct::StopJob, SteeringOutcome::Refused);
+                let what = format!("no job with this id runs in the pool {name}");
+                return error(StatusCode::NOT_FOUND, &what);
+            }
+            count(SteeringAct::StopJob, SteeringOutcome::Changed);
             let act = format!("stop job {}, then {}", id.as_str(), then.as_str());
             api.actions.add(Some(&name), &act, &by, done(true));
             Json(v1::StoppedJobs { stopped, then }).into_response()
         }
         Err(error) => {
-            count("stop_job", "refused");
+            count(SteeringAct::StopJob, SteeringOutcome::Refused);
             failed(&name, &error)
         }
     }
@@ -179,12 +191,12 @@ async fn reload(
     let by = caller.name().await;
     match api.control.reload().await {
         Ok(reloaded) => {
-            count("reload", "changed");
+            count(SteeringAct::Reload, SteeringOutcome::Changed);
             api.actions.add(None, "reload", &by, "done");
             Json(reloaded).into_response()
         }
         Err(why) => {
-            count("reload", "refused");
+            count(SteeringAct::Reload, SteeringOutcome::Refused);
             api.actions.add(None, "reload", &by, "refused");
             refusal(StatusCode::UNPROCESSABLE_ENTITY, why)
         }
@@ -199,18 +211,18 @@ async fn takeover(
     // Root could ask, but a successor of another user would run the jobs as that user.
     let own = Uid::effective().as_raw();
     if caller != Caller::User(own) {
-        count("takeover", "denied");
+        count(SteeringAct::Takeover, SteeringOutcome::Denied);
         let what =
             "only a process of the supervisor's own user may take over, over the Unix socket";
         return error(StatusCode::FORBIDDEN, what);
     }
     match api.control.hand_over(body.0).await {
         Ok(handed_over) => {
-            count("takeover", "changed");
+            count(SteeringAct::Takeover, SteeringOutcome::Changed);
             Json(handed_over).into_response()
         }
         Err(why) => {
-            count("takeover", "refused");
+            count(SteeringAct::Takeover, SteeringOutcome::Refused);
             error(StatusCode::CONFLICT, &why)
         }
     }
@@ -251,8 +263,9 @@ fn answer(
         changed,
         workers_diff: result.workers_diff,
         runners_stopped: runners_stopped(result),
+        jobs_told: result.jobs_told,
         not_stored,
-        pool: api.reloads.view(status),
+        pool: api.view.of(status),
     })
     .into_response()
 }
@@ -262,7 +275,7 @@ fn runners_stopped(result: &ReconcileResult) -> u64 {
     stopped.copied().unwrap_or_default()
 }
 
-/// The end of a length of time that begins now. `None` if it is beyond the range of timestamps.
+/// The end of a duration that begins now. `None` if it is beyond the range of timestamps.
 fn end_of(Span(span): Span) -> Option<Timestamp> {
     Timestamp::now().checked_add(span).ok()
 }

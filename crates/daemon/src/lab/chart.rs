@@ -7,7 +7,7 @@ use crate::chart::{Chart, Line, Panel};
 
 const ARRIVALS: RGBColor = RGBColor(0x8a, 0x94, 0xa6);
 const TARGET: RGBColor = RGBColor(0xb0, 0x2a, 0x2a);
-/// One for each run, in their order. Told apart by people who do not see all colours (Okabe and Ito).
+/// One for each run, in their order. They can be distinguished with colour blindness (Okabe and Ito).
 const RUNS: [RGBColor; 7] = [
     RGBColor(0x00, 0x72, 0xb2),
     RGBColor(0xe6, 0x9f, 0x00),

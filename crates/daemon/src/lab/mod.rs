@@ -1,6 +1,6 @@
 //! The policy lab: policies tried on traffic, in virtual time.
 //!
-//! [`mod@table`] and [`mod@chart`] show the runs of the simulator. What is run is read by the command line.
+//! [`mod@table`] and [`mod@chart`] show the runs of the simulator. The command line reads the inputs of the runs.
 
 pub(crate) mod chart;
 pub(crate) mod table;

@@ -31,7 +31,7 @@ pub(crate) fn row(report: &Report) -> [String; COLUMNS.len()] {
     ]
 }
 
-/// What a run says beyond its row.
+/// Remarks on a run, below its row.
 pub(crate) fn notes(report: &Report) -> Vec<String> {
     let noted = [
         (

@@ -2,10 +2,10 @@
 
 use plotters::style::RGBColor;
 
-use super::{report::Report, samples::Sample};
+use super::{report::LoadReport, samples::LoadSample};
 use crate::chart::{Chart, Line, Panel};
 
-// Told apart without colours too: by their order and their place.
+// They can be distinguished without colours too: by their order and position.
 const DEPTH: RGBColor = RGBColor(0x1f, 0x6f, 0xb5);
 const SENT: RGBColor = RGBColor(0x8a, 0x94, 0xa6);
 const WORKERS: RGBColor = RGBColor(0x2a, 0x8f, 0x55);
@@ -13,7 +13,7 @@ const CONFIRM: RGBColor = RGBColor(0x9c, 0x5a, 0xc8);
 const DONE: RGBColor = RGBColor(0xd0, 0x6a, 0x1c);
 
 /// The chart of a load.
-pub(super) fn chart(title: &str, samples: &[Sample], report: &Report) -> Chart {
+pub(super) fn chart(title: &str, samples: &[LoadSample], report: &LoadReport) -> Chart {
     let mut said = format!(
         "{} confirmed, {} returned, {} refused",
         report.confirmed, report.returned, report.refused
@@ -36,8 +36,8 @@ pub(super) fn chart(title: &str, samples: &[Sample], report: &Report) -> Chart {
 fn line(
     name: &str,
     colour: RGBColor,
-    samples: &[Sample],
-    value: impl Fn(&Sample) -> Option<f64>,
+    samples: &[LoadSample],
+    value: impl Fn(&LoadSample) -> Option<f64>,
 ) -> Line {
     let points = samples
         .iter()
@@ -55,9 +55,9 @@ fn filled(mut line: Line) -> Line {
     line
 }
 
-fn panels(samples: &[Sample]) -> Vec<Panel> {
+fn panels(samples: &[LoadSample]) -> Vec<Panel> {
     let each_second =
-        |sample: &Sample| (sample.length > 0.0).then(|| sample.sent as f64 / sample.length);
+        |sample: &LoadSample| (sample.length > 0.0).then(|| sample.sent as f64 / sample.length);
     let seconds = |ms: Option<f64>| ms.map(|ms| ms / 1000.0);
     vec![
         Panel {
@@ -98,9 +98,9 @@ mod tests {
         load::report::{Times, Verified},
     };
 
-    fn report() -> Report {
+    fn report() -> LoadReport {
         let times = Times::new().percentiles();
-        Report {
+        LoadReport {
             published: 10,
             confirmed: 10,
             returned: 0,
@@ -120,8 +120,8 @@ mod tests {
         }
     }
 
-    fn samples(workers: Option<u32>) -> Vec<Sample> {
-        let sample = |n: u32| Sample {
+    fn samples(workers: Option<u32>) -> Vec<LoadSample> {
+        let sample = |n: u32| LoadSample {
             at: f64::from(n) * 0.25,
             sent: 5,
             length: 0.25,
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn says_so_where_nothing_is_known() {
+    fn says_so_if_nothing_is_known() {
         let told = svg(&chart("", &samples(None), &report())).unwrap();
         assert!(told.contains("no supervisor answered"));
         let empty = svg(&chart("", &[], &report())).unwrap();

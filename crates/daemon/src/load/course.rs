@@ -1,10 +1,10 @@
-//! The course of a load: one task that sends what is due, hears what became of it, and knows when to end.
+//! The course of a load: one task that sends the messages that are due, receives confirms and replies, and decides when
+//! the load ends.
 //!
-//! Sending never waits for a confirm until as many as the window are in flight. Then it waits, and what is due meanwhile is
-//! late: its latency counts from when it was due.
+//! Sending never waits for a confirm until as many as the window are in flight. Then it waits, and messages that become
+//! due meanwhile are late: its latency counts from when it was due.
 
 use std::{
-    collections::VecDeque,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -14,40 +14,38 @@ use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::time::{self, Instant, Interval, MissedTickBehavior};
 
 use super::{
-    Plan,
     ledger::{Entered, Ledger},
-    publisher::{Ids, OnItsWay, Outlet, body, message},
-    report::{Report, Times, Verified},
-    samples::{Sample, Samples},
-    shape::{Schedule, Until},
+    pace::Pace,
+    plan::LoadPlan,
+    publisher::{Ids, Outlet, Publishing, body, message},
+    report::{LoadReport, Verified},
+    samples::{LoadSample, Samples},
     stop::Stop,
+    tally::{LoadCounts, RecentRate},
     watch::Watch,
 };
 use tidegate::{
-    adapters::amqp::bulk::{Answers, Fate},
+    adapters::amqp::bulk::{Answers, PublishOutcome},
     queue::{HeaderValue, Message, QueueError, QueueErrorKind},
 };
 
-/// Messages that are sent before confirms are heard again.
+/// The number of messages that are sent between two checks for confirms.
 const BATCH: usize = 256;
 
 /// How often the screen is drawn and a sample may be taken.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long a load of a duration goes on, to send what was due and is late.
-const LATE: Duration = Duration::from_secs(5);
-
-/// How long the pool is looked at after the end, for the picture: until it has drained.
+/// How long the pool is observed after the end, for the plot: until it has drained.
 const DRAINS_WITHIN: Duration = Duration::from_secs(60);
 
-/// Header that an answer says in how a job ended.
+/// Header of an answer: how the job ended.
 const OUTCOME: &str = "x-tidegate-outcome";
 
-/// A load on its way.
-pub(super) struct Course<'a> {
-    plan: &'a Plan,
+/// A running load.
+pub(super) struct LoadRun<'a> {
+    plan: &'a LoadPlan,
     outlet: &'a Outlet,
-    /// Where answers come, with verification.
+    /// The source of answers, with verification.
     answers: Option<Answers>,
     watch: Option<&'a Watch>,
     stop: Stop,
@@ -55,108 +53,73 @@ pub(super) struct Course<'a> {
     pace: Pace,
     begun: Instant,
     in_flight: FuturesUnordered<Tracked>,
-    tally: Tally,
+    tally: LoadCounts,
     ledger: Option<Ledger>,
     samples: Samples,
     tick: Interval,
-    /// When a confirm or an answer was last heard, or the first message after a silence sent.
+    /// The time of the last confirm or answer, or of the first message that was sent after a silence.
     heard: Instant,
-    /// Why it ended before its time.
+    /// Why it ended early.
     ended: Option<Early>,
 }
 
-/// Why a load ends before its time.
+/// Why a load ends early.
 #[derive(Debug)]
 pub(super) enum Early {
     /// The connection or its channel is lost.
     Broken(QueueError),
-    /// Nothing is confirmed any more.
+    /// Nothing has been confirmed for too long.
     Silent {
-        /// Whether the broker says that it takes nothing.
+        /// Whether the broker blocks publishers.
         is_blocked: bool,
     },
-    /// Somebody wants it to.
+    /// It was told to end.
     Stopped,
-}
-
-/// What is counted.
-#[derive(Debug)]
-struct Tally {
-    published: u64,
-    confirmed: u64,
-    returned: u64,
-    refused: u64,
-    unconfirmed: u64,
-    confirm: Times,
-    done: Times,
-    last_confirm: Duration,
-    /// Since the last sample.
-    recent: Recent,
-}
-
-#[derive(Debug)]
-struct Recent {
-    since: Duration,
-    sent: u64,
-    confirm: Times,
-    done: Times,
-}
-
-/// When the next message is due.
-#[derive(Debug)]
-enum Pace {
-    /// By a schedule. `next` is the one that was taken from it.
-    Scheduled {
-        schedule: Schedule,
-        next: Option<Duration>,
-    },
-    /// As fast as the broker confirms: each is due when there is room for it.
-    Flat(Until),
 }
 
 /// A message in flight.
 struct Tracked {
     number: u64,
     due: Duration,
-    flight: OnItsWay,
+    flight: Publishing,
 }
 
 impl Future for Tracked {
-    type Output = (u64, Duration, Fate);
+    type Output = (u64, Duration, PublishOutcome);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let (number, due) = (self.number, self.due);
-        let fate = self.flight.poll_unpin(context);
-        fate.map(|fate| (number, due, fate))
+        let outcome = self.flight.poll_unpin(context);
+        outcome.map(|outcome| (number, due, outcome))
     }
 }
 
-/// What a screen shows.
+/// The numbers for the screen.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seen {
+pub(super) struct LoadNumbers {
     pub(super) elapsed: Duration,
     pub(super) published: u64,
     pub(super) confirmed: u64,
     pub(super) in_flight: usize,
-    /// Of the last second or so.
+    /// Of about the last second.
     pub(super) rate: f64,
     /// Answered and still open, with verification.
     pub(super) answered: Option<u64>,
     pub(super) is_blocked: bool,
 }
 
-/// What woke the course.
+/// The event that woke the course.
 enum Woken {
     Stop,
     Tick,
     Answer(Option<Box<Message>>),
-    Fate((u64, Duration, Fate)),
+    Outcome((u64, Duration, PublishOutcome)),
     Due,
 }
 
-impl<'a> Course<'a> {
+impl<'a> LoadRun<'a> {
     pub(super) fn new(
-        plan: &'a Plan,
+        plan: &'a LoadPlan,
         outlet: &'a Outlet,
         answers: Option<Answers>,
         watch: Option<&'a Watch>,
@@ -176,7 +139,7 @@ impl<'a> Course<'a> {
             pace: Pace::new(plan),
             begun: now,
             in_flight: FuturesUnordered::new(),
-            tally: Tally::new(),
+            tally: LoadCounts::new(),
             samples: Samples::new(),
             tick,
             heard: now,
@@ -184,14 +147,17 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// The whole of it. `show` is called some times a second.
+    /// Runs the whole load. `show` is called several times per second.
     ///
     /// # Errors
     /// A message cannot be encoded.
-    pub(super) async fn run(&mut self, mut show: impl FnMut(Seen)) -> Result<(), QueueError> {
+    pub(super) async fn run(
+        &mut self,
+        mut show: impl FnMut(LoadNumbers),
+    ) -> Result<(), QueueError> {
         self.begun = Instant::now();
         self.heard = self.begun;
-        let mut rates = Rates::default();
+        let mut rates = RecentRate::default();
         loop {
             let is_sending = self.send_due()?;
             if !is_sending && self.in_flight.is_empty() && !self.awaits_answers() {
@@ -199,7 +165,7 @@ impl<'a> Course<'a> {
             }
             match self.woken(is_sending).await {
                 Woken::Stop => {
-                    // The second time nothing is waited for.
+                    // After the second interrupt, nothing is waited for.
                     if self.ended.is_some() {
                         break;
                     }
@@ -209,7 +175,7 @@ impl<'a> Course<'a> {
                     let elapsed = self.begun.elapsed();
                     self.sample(elapsed);
                     show(self.seen(rates.note(elapsed, self.tally.confirmed)));
-                    if self.is_out_of_patience(is_sending) {
+                    if self.has_timed_out(is_sending) {
                         break;
                     }
                 }
@@ -218,22 +184,22 @@ impl<'a> Course<'a> {
                     self.answers = None;
                     self.note_break(lost());
                 }
-                Woken::Fate(fate) => {
-                    self.note_fate(fate);
-                    // All that are there, before anything is sent.
-                    while let Some(Some(fate)) = self.in_flight.next().now_or_never() {
-                        self.note_fate(fate);
+                Woken::Outcome(outcome) => {
+                    self.record_outcome(outcome);
+                    // All outcomes that are known already, before the next message is sent.
+                    while let Some(Some(outcome)) = self.in_flight.next().now_or_never() {
+                        self.record_outcome(outcome);
                     }
                 }
                 Woken::Due => {}
             }
         }
-        self.write_off();
+        self.give_up_in_flight();
         self.watch_drain(show).await;
         Ok(())
     }
 
-    /// Sends what is due and fits the window. Says whether anything is to be sent later.
+    /// Sends the messages that are due and fit the window. Returns whether more will be sent later.
     fn send_due(&mut self) -> Result<bool, QueueError> {
         if self.ended.is_some() {
             return Ok(false);
@@ -250,7 +216,7 @@ impl<'a> Course<'a> {
                 break;
             }
             self.send(due)?;
-            self.pace.go_on();
+            self.pace.advance();
         }
         Ok(true)
     }
@@ -293,22 +259,22 @@ impl<'a> Course<'a> {
             () = self.stop.asked() => Woken::Stop,
             _ = self.tick.tick() => Woken::Tick,
             answer = next_answer(&mut self.answers) => Woken::Answer(answer.map(Box::new)),
-            Some(fate) = self.in_flight.next(), if !self.in_flight.is_empty() => Woken::Fate(fate),
+            Some(outcome) = self.in_flight.next(), if !self.in_flight.is_empty() => Woken::Outcome(outcome),
             () = time::sleep_until(next.unwrap_or(self.begun)), if next.is_some() => Woken::Due,
         }
     }
 
-    /// Whether a message may yet be answered.
+    /// Whether an answer may still come.
     fn awaits_answers(&self) -> bool {
         let open = self.ledger.as_ref().map_or(0, Ledger::open);
         open > 0 && self.answers.is_some()
     }
 
-    fn note_fate(&mut self, (number, due, fate): (u64, Duration, Fate)) {
+    fn record_outcome(&mut self, (number, due, outcome): (u64, Duration, PublishOutcome)) {
         let elapsed = self.begun.elapsed();
         let tally = &mut self.tally;
-        match fate {
-            Fate::Confirmed => {
+        match outcome {
+            PublishOutcome::Confirmed => {
                 self.heard = Instant::now();
                 tally.confirmed += 1;
                 tally.last_confirm = elapsed;
@@ -316,23 +282,23 @@ impl<'a> Course<'a> {
                 tally.confirm.record(took);
                 tally.recent.confirm.record(took);
             }
-            Fate::Returned { message_id } => {
+            PublishOutcome::Returned { message_id } => {
                 self.heard = Instant::now();
                 tally.returned += 1;
-                // Which message it was that came back, rather than whose confirm this is.
+                // The returned message. It may differ from the message of this confirm.
                 let number = message_id.and_then(|id| self.ids.number(&id));
                 if let (Some(ledger), Some(number)) = (&mut self.ledger, number) {
                     ledger.void(number);
                 }
             }
-            Fate::Refused => {
+            PublishOutcome::Refused => {
                 self.heard = Instant::now();
                 tally.refused += 1;
                 if let Some(ledger) = &mut self.ledger {
                     ledger.void(number);
                 }
             }
-            Fate::Unknown(error) => {
+            PublishOutcome::Unknown(error) => {
                 tally.refused += 1;
                 tally.unconfirmed += 1;
                 if let Some(ledger) = &mut self.ledger {
@@ -379,14 +345,14 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Whether what is awaited has not come for too long.
-    fn is_out_of_patience(&mut self, is_sending: bool) -> bool {
+    /// Whether no confirm or answer has come for too long, although one is awaited.
+    fn has_timed_out(&mut self, is_sending: bool) -> bool {
         let waits = !self.in_flight.is_empty();
         let waits_for_answers = !is_sending && !waits && self.awaits_answers();
         if !(waits || waits_for_answers) || self.heard.elapsed() < self.plan.patience {
             return false;
         }
-        // Answers that do not come are lost messages, which the report tells of.
+        // Messages without an answer are lost, and are in the report.
         if waits && self.ended.is_none() {
             self.ended = Some(Early::Silent {
                 is_blocked: self.is_blocked(),
@@ -402,8 +368,8 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// What is in flight at the end is not confirmed, and nobody waits for it any more.
-    fn write_off(&mut self) {
+    /// Messages in flight at the end are not confirmed, and are no longer waited for.
+    fn give_up_in_flight(&mut self) {
         let left = std::mem::take(&mut self.in_flight);
         for tracked in left {
             self.tally.refused += 1;
@@ -414,14 +380,14 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Looks on until the pool has drained, for a picture that ends where the tide does.
-    async fn watch_drain(&mut self, mut show: impl FnMut(Seen)) {
+    /// Continues to sample until the pool has drained, so that the plot shows the whole load.
+    async fn watch_drain(&mut self, mut show: impl FnMut(LoadNumbers)) {
         let Some(watch) = self.watch else {
             return;
         };
         let until = Instant::now() + DRAINS_WITHIN;
-        // Without answers, nothing says that the pool has begun.
-        while self.ended.is_none() && Instant::now() < until && watch.seen().is_at_work() {
+        // Without answers it is unknown whether the pool has begun.
+        while self.ended.is_none() && Instant::now() < until && watch.seen().is_working() {
             tokio::select! {
                 () = self.stop.asked() => break,
                 _ = self.tick.tick() => {
@@ -445,7 +411,7 @@ impl<'a> Course<'a> {
         };
         let seen = watch.seen();
         let recent = &mut self.tally.recent;
-        self.samples.push(Sample {
+        self.samples.push(LoadSample {
             at: elapsed.as_secs_f64(),
             sent: std::mem::take(&mut recent.sent),
             length: elapsed.saturating_sub(recent.since).as_secs_f64(),
@@ -459,8 +425,8 @@ impl<'a> Course<'a> {
         recent.done.clear();
     }
 
-    fn seen(&self, rate: f64) -> Seen {
-        Seen {
+    fn seen(&self, rate: f64) -> LoadNumbers {
+        LoadNumbers {
             elapsed: self.begun.elapsed(),
             published: self.tally.published,
             confirmed: self.tally.confirmed,
@@ -471,8 +437,8 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// What it came to.
-    pub(super) fn report(&mut self) -> Report {
+    /// The result.
+    pub(super) fn report(&mut self) -> LoadReport {
         let tally = &self.tally;
         let seconds = tally.last_confirm.as_secs_f64();
         let rate = match seconds > 0.0 {
@@ -486,7 +452,7 @@ impl<'a> Course<'a> {
             done_ms: tally.done.percentiles(),
             failed: ledger.failed(),
         });
-        Report {
+        LoadReport {
             published: tally.published,
             confirmed: tally.confirmed,
             returned: tally.returned,
@@ -500,98 +466,22 @@ impl<'a> Course<'a> {
         }
     }
 
-    pub(super) fn samples(&self) -> &[Sample] {
+    pub(super) fn samples(&self) -> &[LoadSample] {
         self.samples.all()
     }
 
-    /// Why it ended before its time, where it did.
+    /// Why it ended early, if it did.
     pub(super) fn ended(self) -> Option<Early> {
         self.ended
     }
 }
 
-impl Tally {
-    fn new() -> Self {
-        Self {
-            published: 0,
-            confirmed: 0,
-            returned: 0,
-            refused: 0,
-            unconfirmed: 0,
-            confirm: Times::new(),
-            done: Times::new(),
-            last_confirm: Duration::ZERO,
-            recent: Recent {
-                since: Duration::ZERO,
-                sent: 0,
-                confirm: Times::new(),
-                done: Times::new(),
-            },
-        }
-    }
-}
-
-impl Pace {
-    fn new(plan: &Plan) -> Self {
-        match plan.schedule() {
-            None => Self::Flat(plan.until),
-            Some(mut schedule) => {
-                let next = schedule.next();
-                Self::Scheduled { schedule, next }
-            }
-        }
-    }
-
-    /// When the next message is due, with so many sent. `None`: no more messages are due.
-    fn due(&self, elapsed: Duration, sent: u64, until: Until) -> Option<Duration> {
-        match self {
-            Self::Scheduled { next, .. } => match until {
-                Until::Time(end) if elapsed >= end + LATE => None,
-                _ => *next,
-            },
-            Self::Flat(until) => match *until {
-                Until::Count(count) => (sent < count).then_some(elapsed),
-                Until::Time(end) => (elapsed < end).then_some(elapsed),
-                Until::End => None,
-            },
-        }
-    }
-
-    /// When to look again, where the next message is known to be due later. At once, where messages have no time.
-    fn next(&self) -> Option<Duration> {
-        match self {
-            Self::Scheduled { next, .. } => *next,
-            Self::Flat(_) => Some(Duration::ZERO),
-        }
-    }
-
-    /// The message that was due is sent.
-    fn go_on(&mut self) {
-        if let Self::Scheduled { schedule, next } = self {
-            *next = schedule.next();
-        }
-    }
-
-    /// Messages that were due by now and were not sent.
-    fn unsent(&self, elapsed: Duration, ended_early: bool) -> u64 {
-        match self {
-            Self::Scheduled {
-                schedule,
-                next: Some(next),
-            } if *next <= elapsed && !ended_early => {
-                1 + schedule.clone().take_while(|due| *due <= elapsed).count() as u64
-            }
-            _ => 0,
-        }
-    }
-}
-
-/// Digits beyond say nothing.
+/// Rounds to three decimal places: more digits are not meaningful.
 fn to_thousandths(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
-/// Waits for ever where no answers come.
+/// Waits for ever if no answers are expected.
 async fn next_answer(answers: &mut Option<Answers>) -> Option<Message> {
     match answers {
         Some(answers) => answers.next().await,
@@ -600,11 +490,11 @@ async fn next_answer(answers: &mut Option<Answers>) -> Option<Message> {
 }
 
 fn lost() -> QueueError {
-    QueueError::new(QueueErrorKind::Disconnected, "hear more answers")
+    QueueError::new(QueueErrorKind::Disconnected, "receive more answers")
 }
 
-/// What an answer is known by: the message's number, and when it was due in microseconds. So nothing need be kept of
-/// messages but whether they were answered.
+/// The correlation id of a message: its number, and its due time in microseconds. The answer repeats it, so the load
+/// stores only whether a message was answered.
 fn correlation(number: u64, due: Duration) -> String {
     format!("{number}.{}", due.as_micros())
 }
@@ -617,35 +507,12 @@ fn correlated(id: &str) -> Option<(u64, Duration)> {
     ))
 }
 
-/// The rate of the last second.
-#[derive(Debug, Default)]
-struct Rates(VecDeque<(Duration, u64)>);
-
-impl Rates {
-    fn note(&mut self, elapsed: Duration, confirmed: u64) -> f64 {
-        self.0.push_back((elapsed, confirmed));
-        let is_old =
-            |(at, _): &(Duration, u64)| elapsed.saturating_sub(*at) > Duration::from_secs(1);
-        while self.0.len() > 2 && self.0.front().is_some_and(is_old) {
-            self.0.pop_front();
-        }
-        let Some((at, before)) = self.0.front() else {
-            return 0.0;
-        };
-        let time = elapsed.saturating_sub(*at).as_secs_f64();
-        match time > 0.0 {
-            true => (confirmed - before) as f64 / time,
-            false => 0.0,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_says_which_message_it_is_to_and_when_that_was_due() {
+    fn a_correlation_id_has_the_number_and_the_due_time_of_the_message() {
         let due = Duration::from_micros(1_234_567);
         assert_eq!(correlated(&correlation(17, due)), Some((17, due)));
         for other in ["", "17", "a.b", "17.", "-1.5"] {

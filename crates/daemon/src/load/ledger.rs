@@ -1,27 +1,26 @@
 //! The ledger: which messages were answered, how often, and so which were lost.
-//!
-//! Pure. One byte a message, so that a day's load fits.
+//! Pure. It uses one byte for each message, so that the messages of a day fit into memory.
 
-/// What is known of each message, by its number.
+/// The state of each message, by its number.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    entries: Vec<Entry>,
+    entries: Vec<MessageState>,
     answered: u64,
     repeated: u64,
     failed: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Entry {
-    /// It is with the broker or on its way, and its answer is awaited.
+enum MessageState {
+    /// It was sent, and its answer is awaited.
     Open,
-    /// The broker did not take it, so that no answer comes.
+    /// The broker did not accept it, so no answer comes.
     Void,
     /// It was answered.
     Answered,
 }
 
-/// What an answer is to the ledger.
+/// How the ledger counts an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Entered {
@@ -34,31 +33,31 @@ pub(super) enum Entered {
 }
 
 impl Ledger {
-    /// Enters the next message, whose number is that of messages before it.
+    /// Records the next message. Its number is the count of messages before it.
     pub(super) fn send(&mut self) {
-        self.entries.push(Entry::Open);
+        self.entries.push(MessageState::Open);
     }
 
-    /// Notes that the broker did not take a message.
+    /// Records that the broker did not accept a message.
     pub(super) fn void(&mut self, number: u64) {
         if let Some(entry) = self.entry(number)
-            && *entry == Entry::Open
+            && *entry == MessageState::Open
         {
-            *entry = Entry::Void;
+            *entry = MessageState::Void;
         }
     }
 
-    /// Enters an answer, of a job that was done or that failed for good.
+    /// Records an answer of a job that was done or finally failed.
     pub(super) fn answer(&mut self, number: u64, is_failure: bool) -> Entered {
         let Some(entry) = self.entry(number) else {
             return Entered::Stray;
         };
         let entered = match entry {
-            Entry::Answered => Entered::Again,
-            // That nobody heard of a confirm does not say that the message was not taken.
-            Entry::Open | Entry::Void => Entered::First,
+            MessageState::Answered => Entered::Again,
+            // A missing confirm does not mean that the message was not accepted.
+            MessageState::Open | MessageState::Void => Entered::First,
         };
-        *entry = Entry::Answered;
+        *entry = MessageState::Answered;
         match entered {
             Entered::First => {
                 self.answered += 1;
@@ -74,7 +73,7 @@ impl Ledger {
         self.answered
     }
 
-    /// Of those, the ones whose answer is that the job failed for good.
+    /// The answered messages whose job finally failed.
     pub(super) fn failed(&self) -> u64 {
         self.failed
     }
@@ -84,13 +83,13 @@ impl Ledger {
         self.repeated
     }
 
-    /// Messages that the broker took, as far as is known, and that were not answered.
+    /// Messages that the broker accepted, as far as is known, and that were not answered.
     pub(super) fn open(&self) -> u64 {
-        let open = |entry: &&Entry| **entry == Entry::Open;
+        let open = |entry: &&MessageState| **entry == MessageState::Open;
         self.entries.iter().filter(open).count() as u64
     }
 
-    fn entry(&mut self, number: u64) -> Option<&mut Entry> {
+    fn entry(&mut self, number: u64) -> Option<&mut MessageState> {
         self.entries.get_mut(usize::try_from(number).ok()?)
     }
 }
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_answer_stands_for_no_other_message() {
+    fn a_second_answer_does_not_count_for_another_message() {
         let mut ledger = of(2);
         assert_eq!(ledger.answer(0, false), Entered::First);
         assert_eq!(ledger.answer(0, true), Entered::Again);
@@ -126,18 +125,18 @@ mod tests {
     }
 
     #[test]
-    fn what_the_broker_did_not_take_is_not_lost() {
+    fn a_publish_that_the_broker_did_not_accept_is_not_lost() {
         let mut ledger = of(2);
         ledger.void(1);
         assert_eq!(ledger.open(), 1);
-        // It did take it, and only the confirm was lost.
+        // The broker accepted it, and only the confirm was lost.
         assert_eq!(ledger.answer(1, false), Entered::First);
         ledger.void(1);
         assert_eq!((ledger.answered(), ledger.open()), (1, 1));
     }
 
     #[test]
-    fn an_answer_to_nothing_counts_for_nothing() {
+    fn an_answer_to_no_message_is_not_counted() {
         let mut ledger = of(1);
         for stray in [1, u64::MAX] {
             assert_eq!(ledger.answer(stray, false), Entered::Stray);

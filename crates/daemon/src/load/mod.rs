@@ -1,24 +1,27 @@
-//! Load: a generator of messages that measures what becomes of them.
+//! Load: a generator of messages that measures how they are handled.
 //!
 //! ```text
-//!   shape ──► schedule ──► course ──► publisher ──► broker          when each message is due, and the sending
+//!   shape ──► schedule ──► course ──► publisher ──► broker          when each message is due, and and sending
 //!                            │  ◄──── confirms, returns, answers    heard by the same task
 //!                            ├──► tally, ledger ──► report          counted, and each message once
 //!                            └──► samples ──► chart                 what is drawn
 //!   watch (its own connection, the supervisor's socket) ──► samples
 //! ```
 //!
-//! Owns nothing of the daemon, and starts none: what it knows of a pool, it was told by answers or by the supervisor.
+//! Does not use or start the daemon: it knows a pool only from answers and from the supervisor's API.
 
 mod chart;
 mod course;
 mod ledger;
+mod pace;
+mod plan;
 mod progress;
 pub(crate) mod publisher;
 mod report;
 mod samples;
 pub(crate) mod shape;
 mod stop;
+mod tally;
 mod watch;
 
 use std::{
@@ -29,25 +32,25 @@ use std::{
 
 use tidegate::{
     adapters::amqp::bulk::{BulkPublisher, DepthProbe},
-    config::{BrokerSettings, BrokerUrl},
+    config::BrokerUrl,
     decide::QueueName,
     queue::QueueError,
-    text::duration,
+    text::{form_for, noun_for},
 };
 
 use self::{
-    course::{Course, Early},
-    progress::Progress,
+    course::{Early, LoadRun},
+    progress::LoadProgress,
     publisher::Outlet,
-    report::Report,
-    samples::Sample,
-    shape::Schedule,
+    report::LoadReport,
+    samples::LoadSample,
     stop::Stop,
     watch::Watch,
 };
 pub(crate) use self::{
+    plan::LoadPlan,
     report::thousands,
-    shape::{Shape, Until},
+    shape::{LoadShape, Until},
     watch::AskWorkers,
 };
 use crate::{
@@ -55,79 +58,7 @@ use crate::{
     output::{self, Exit, Failure},
 };
 
-/// What is to be sent, and how.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) broker: BrokerSettings,
-    pub(crate) queue: QueueName,
-    pub(crate) until: Until,
-    /// Messages a second, on average. `None` for as many as the broker confirms, or for a trace as it was recorded.
-    pub(crate) rate: Option<f64>,
-    pub(crate) shape: Shape,
-    /// How long one wave of the shape is.
-    pub(crate) period: Option<Duration>,
-    /// Bytes of a body.
-    pub(crate) size: usize,
-    /// Most messages in flight.
-    pub(crate) window: usize,
-    /// Longest silence while a confirm or an answer is awaited.
-    pub(crate) patience: Duration,
-    pub(crate) verify: bool,
-    pub(crate) plot: Option<PathBuf>,
-    /// What is written over the plot.
-    pub(crate) plot_title: Option<String>,
-}
-
-/// Where a wave's length is not given and cannot be reckoned.
-const PERIOD: Duration = Duration::from_secs(60);
-
-impl Plan {
-    /// The schedule; `None` where messages go as fast as the broker confirms them.
-    fn schedule(&self) -> Option<Schedule> {
-        match (&self.shape, self.rate) {
-            (Shape::Steady, None) => None,
-            (shape, rate) => Some(Schedule::new(shape, rate, self.wave(), self.until)),
-        }
-    }
-
-    /// How long one wave is: two in the load, or one staircase.
-    fn wave(&self) -> Duration {
-        let length = match (self.until, self.rate) {
-            (Until::Time(length), _) => Some(length),
-            (Until::Count(count), Some(rate)) => {
-                Duration::try_from_secs_f64(count as f64 / rate).ok()
-            }
-            _ => None,
-        };
-        let waves = if self.shape == Shape::Step { 1 } else { 2 };
-        let wave = self.period.or(length.map(|length| length / waves));
-        wave.filter(|wave| !wave.is_zero()).unwrap_or(PERIOD)
-    }
-
-    /// In one line: what is sent.
-    fn title(&self) -> String {
-        let what = match self.until {
-            Until::Count(count) => format!("{} messages", report::thousands(count)),
-            Until::Time(time) => format!("{} of messages", duration(time)),
-            Until::End => "a trace of messages".to_owned(),
-        };
-        let shape = match &self.shape {
-            Shape::Steady => "steady",
-            Shape::Burst => "in bursts",
-            Shape::Sine => "as a sine",
-            Shape::Step => "in steps",
-            Shape::Trace(_) => "as recorded",
-        };
-        let rate = match (self.rate, &self.shape) {
-            (Some(rate), _) => format!("{rate}/s"),
-            (None, Shape::Trace(_)) => "its own rate".to_owned(),
-            (None, _) => "full speed".to_owned(),
-        };
-        format!("{what}, {} bytes each, {shape}, {rate}", self.size)
-    }
-}
-
-/// A load was not what it should have been.
+/// A load failed.
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
     #[error("listen for signals")]
@@ -136,14 +67,14 @@ enum LoadError {
     Answers(#[source] QueueError),
     #[error("send a message")]
     Send(#[source] QueueError),
-    #[error("send the whole load: the broker is lost")]
+    #[error("send the whole load: the connection to the broker was lost")]
     Broken(#[source] QueueError),
     #[error("send the whole load: nothing is confirmed for {} s", patience.as_secs())]
     Silent {
         patience: Duration,
         is_blocked: bool,
     },
-    #[error("see every message arrive: {what}")]
+    #[error("deliver every message: {what}")]
     Amiss { what: String, answers: bool },
     #[error("draw {}", file.display())]
     Plot {
@@ -153,18 +84,18 @@ enum LoadError {
     },
 }
 
-/// Runs a load. `print` is given the report in the form that is wanted.
+/// Runs a load. `print` gets the report in the requested format.
 ///
 /// # Errors
-/// The broker is not there or was lost, or a message was returned, refused or lost. The report is printed all the same,
-/// where anything was sent.
+/// The broker is not reachable or was lost, or a message was returned, refused or lost. The report is still printed, if
+/// anything was sent.
 pub(crate) async fn run(
-    plan: Plan,
+    plan: LoadPlan,
     workers: Option<AskWorkers>,
     mut print: impl FnMut(&Printed<'_>) -> Result<(), Failure>,
 ) -> Result<Exit, Failure> {
     let unreachable = |source| unreachable(&plan.broker.url, source);
-    // Before the first message: a load that cannot be stopped is worse than none.
+    // Before the first message, because a load must be stoppable.
     let stop = Stop::listen().map_err(LoadError::Signals)?;
     let publisher = BulkPublisher::connect(&plan.broker, "load").await;
     let publisher = publisher.map_err(unreachable)?;
@@ -180,8 +111,8 @@ pub(crate) async fn run(
         None => None,
     };
     let outlet = Outlet::Broker(Box::new(publisher));
-    let progress = Progress::new(plan.until);
-    let mut course = Course::new(&plan, &outlet, answers, watch.as_ref(), stop);
+    let progress = LoadProgress::new(plan.until);
+    let mut course = LoadRun::new(&plan, &outlet, answers, watch.as_ref(), stop);
     let sent = course.run(|seen| progress.show(seen)).await;
     progress.finish();
     let report = course.report();
@@ -208,7 +139,7 @@ pub(crate) async fn run(
     Ok(Exit::Ok)
 }
 
-/// What is said where a command's broker cannot be reached.
+/// The message if a command's broker cannot be reached.
 pub(crate) fn unreachable(url: &BrokerUrl, source: QueueError) -> Failure {
     let error = anyhow::Error::new(source).context(format!("reach the broker {url}"));
     Failure::new(Exit::Unavailable, error).hint(
@@ -216,7 +147,12 @@ pub(crate) fn unreachable(url: &BrokerUrl, source: QueueError) -> Failure {
     )
 }
 
-fn draw(plan: &Plan, file: &Path, samples: &[Sample], report: &Report) -> Result<(), LoadError> {
+fn draw(
+    plan: &LoadPlan,
+    file: &Path,
+    samples: &[LoadSample],
+    report: &LoadReport,
+) -> Result<(), LoadError> {
     let usual = || format!("tidegate load on {}: {}", plan.queue, plan.title());
     let title = plan.plot_title.clone().unwrap_or_else(usual);
     crate::chart::draw(file, &chart::chart(&title, samples, report)).map_err(|source| {
@@ -228,8 +164,8 @@ fn draw(plan: &Plan, file: &Path, samples: &[Sample], report: &Report) -> Result
 }
 
 /// # Errors
-/// The load ended early against everybody's will, or not every message arrived.
-fn judge(plan: &Plan, report: &Report, ended: Option<Early>) -> Result<(), LoadError> {
+/// The load was ended early by an error, or not every message arrived.
+fn judge(plan: &LoadPlan, report: &LoadReport, ended: Option<Early>) -> Result<(), LoadError> {
     match ended {
         Some(Early::Broken(source)) => return Err(LoadError::Broken(source)),
         Some(Early::Silent { is_blocked }) => {
@@ -263,12 +199,12 @@ fn judge(plan: &Plan, report: &Report, ended: Option<Early>) -> Result<(), LoadE
     })
 }
 
-/// What is printed at the end.
+/// The output at the end.
 #[derive(Debug)]
 pub(crate) struct Printed<'a> {
     title: String,
     queue: &'a QueueName,
-    report: &'a Report,
+    report: &'a LoadReport,
 }
 
 impl Printed<'_> {
@@ -281,12 +217,14 @@ impl Printed<'_> {
         text
     }
 
-    /// What a program's form of the report does not have, and somebody should know.
+    /// Warnings that the JSON form of the report does not contain.
     pub(crate) fn warning(&self) -> Option<String> {
         let unsent = self.report.unsent;
         (unsent > 0).then(|| {
+            let messages = noun_for(unsent, "message");
+            let were = form_for(unsent, "was due and is", "were due and are");
             let unsent = report::thousands(unsent);
-            format!("the load fell behind: {unsent} messages were due and are not sent")
+            format!("the load was too slow: {unsent} {messages} {were} not sent")
         })
     }
 
@@ -317,56 +255,5 @@ impl From<LoadError> for Failure {
             Some(hint) => failure.hint(hint),
             None => failure,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tidegate::config::TlsSettings;
-
-    fn plan(shape: Shape, until: Until, rate: Option<f64>) -> Plan {
-        Plan {
-            broker: BrokerSettings {
-                url: BrokerUrl::new("amqp://localhost"),
-                tls: TlsSettings::default(),
-            },
-            queue: "work".into(),
-            until,
-            rate,
-            shape,
-            period: None,
-            size: 1024,
-            window: 10,
-            patience: Duration::from_secs(30),
-            verify: false,
-            plot: None,
-            plot_title: None,
-        }
-    }
-
-    #[test]
-    fn a_load_has_two_waves_unless_it_is_told_otherwise() {
-        let seconds = Duration::from_secs;
-        for (shape, until, rate, wave) in [
-            (Shape::Sine, Until::Time(seconds(60)), 5.0, 30),
-            (Shape::Burst, Until::Count(100), 10.0, 5),
-            (Shape::Step, Until::Count(100), 10.0, 10),
-            (Shape::Sine, Until::End, 10.0, 60),
-            (Shape::Sine, Until::Count(0), 10.0, 60),
-        ] {
-            let plan = plan(shape, until, Some(rate));
-            assert_eq!(plan.wave(), seconds(wave), "{plan:?}");
-        }
-    }
-
-    #[test]
-    fn without_a_rate_a_steady_load_has_no_schedule() {
-        let flat = plan(Shape::Steady, Until::Count(10), None);
-        assert!(flat.schedule().is_none());
-        assert_eq!(
-            flat.title(),
-            "10 messages, 1024 bytes each, steady, full speed"
-        );
     }
 }

@@ -1,4 +1,4 @@
-//! The progress bar on a terminal's standard error. Elsewhere nothing is shown.
+//! The progress bar on a terminal's standard error. Without a terminal nothing is shown.
 
 use std::{
     io::{self, IsTerminal},
@@ -7,24 +7,24 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{course::Seen, report::thousands, shape::Until};
+use super::{course::LoadNumbers, report::thousands, shape::Until};
 
 /// The bar.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct LoadProgress {
     bar: ProgressBar,
     until: Until,
 }
 
-impl Progress {
-    /// One for a load that ends so.
+impl LoadProgress {
+    /// A bar for a load with this end.
     pub(super) fn new(until: Until) -> Self {
         let target = match io::stderr().is_terminal() {
             true => ProgressDrawTarget::stderr(),
             false => ProgressDrawTarget::hidden(),
         };
         let has_colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        // Written out, for the styles of a template ask whether standard output takes colours.
+        // The escape codes are written here, because the styles of a template check standard output for colours.
         let bar = match has_colour {
             true => "\u{1b}[36m{bar:24}\u{1b}[0m {msg}",
             false => "{bar:24} {msg}",
@@ -43,7 +43,7 @@ impl Progress {
         Self { bar, until }
     }
 
-    pub(super) fn show(&self, seen: Seen) {
+    pub(super) fn show(&self, seen: LoadNumbers) {
         match self.until {
             Until::Count(_) => self.bar.set_position(seen.confirmed),
             Until::Time(time) => self.bar.set_position(ms(seen.elapsed.min(time))),
@@ -52,7 +52,7 @@ impl Progress {
         self.bar.set_message(line(seen));
     }
 
-    /// Takes the bar away, for the report to stand in its place.
+    /// Removes the bar, so that the report is printed in its place.
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
     }
@@ -62,7 +62,7 @@ fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn line(seen: Seen) -> String {
+fn line(seen: LoadNumbers) -> String {
     let mut line = format!(
         "{:.0}s  {} confirmed, {}/s, {} in flight",
         seen.elapsed.as_secs_f64(),
@@ -79,7 +79,7 @@ fn line(seen: Seen) -> String {
         ));
     }
     if seen.is_blocked {
-        line.push_str(", the broker takes nothing");
+        line.push_str(", the broker blocks publishers");
     }
     line
 }
@@ -89,8 +89,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn says_how_far_it_is() {
-        let seen = Seen {
+    fn the_line_shows_the_progress() {
+        let seen = LoadNumbers {
             elapsed: Duration::from_millis(2_600),
             published: 1500,
             confirmed: 1200,
@@ -100,14 +100,14 @@ mod tests {
             is_blocked: false,
         };
         assert_eq!(line(seen), "3s  1,200 confirmed, 612/s, 300 in flight");
-        let verified = Seen {
+        let verified = LoadNumbers {
             answered: Some(1000),
             is_blocked: true,
             ..seen
         };
         assert_eq!(
             line(verified),
-            "3s  1,200 confirmed, 612/s, 300 in flight, 1,000 answered, 500 open, the broker takes nothing"
+            "3s  1,200 confirmed, 612/s, 300 in flight, 1,000 answered, 500 open, the broker blocks publishers"
         );
     }
 }

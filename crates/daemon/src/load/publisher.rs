@@ -1,4 +1,4 @@
-//! The publisher: messages of a run and where they go. What `load`, `publish` and the demo send goes through here.
+//! The publisher: the messages of a run and their destination. `load`, `publish` and the demo send through it.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ use tokio::time::timeout;
 
 use tidegate::{
     adapters::{
-        amqp::bulk::{BulkPublisher, Fate, InFlight},
+        amqp::bulk::{BulkPublisher, InFlight, PublishOutcome},
         memory::MemoryBroker,
     },
     decide::QueueName,
     queue::{HeaderValue, Headers, Outgoing, Properties, QueueDriver, QueueError, QueueErrorKind},
 };
 
-/// When a message was sent, in milliseconds since the epoch. RabbitMQ's own name for it.
+/// Header with the time of publishing, in milliseconds since the epoch. RabbitMQ uses the same name.
 const SENT_AT: &str = "timestamp_in_ms";
 
 /// Longest silence of a broker that has messages to confirm. A quorum queue confirms once most of its nodes have written.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a body is filled up with.
+/// The filler of a body.
 const FILLER: u8 = b'.';
 
 /// Gives the messages of a run their ids.
@@ -39,7 +39,7 @@ pub(crate) struct Ids {
 }
 
 impl Ids {
-    /// Those of a run that begins now.
+    /// The ids of a run that begins now.
     pub(crate) fn new() -> Self {
         let now = Timestamp::now().as_nanosecond();
         Self {
@@ -47,12 +47,12 @@ impl Ids {
         }
     }
 
-    /// The id of the message that so many are before.
+    /// The id of the message with this number of messages before it.
     pub(crate) fn id(self, number: u64) -> String {
         format!("{:019}", self.first.saturating_add(number))
     }
 
-    /// How many messages are before the one of this id, where it is of this run.
+    /// The number of messages before the one with this id, if the id belongs to this run.
     pub(crate) fn number(self, id: &str) -> Option<u64> {
         id.parse::<u64>().ok()?.checked_sub(self.first)
     }
@@ -76,20 +76,20 @@ pub(crate) fn message(queue: &QueueName, id: String, body: impl Into<Bytes>) -> 
     }
 }
 
-/// A body of so many bytes: the id on a line of its own, filled up with dots.
+/// A body of this size in bytes: the id on a line of its own, then dots.
 pub(crate) fn body(id: &str, size: usize) -> Vec<u8> {
     let mut body = Vec::with_capacity(size);
     body.extend_from_slice(id.as_bytes());
     body.push(b'\n');
     body.resize(size, FILLER);
-    // A reader of lines ends with one.
+    // A program that reads lines needs a newline at the end.
     if size > id.len() + 1 {
         body[size - 1] = b'\n';
     }
     body
 }
 
-/// Where messages go.
+/// The destination of messages.
 #[derive(Debug)]
 pub(crate) enum Outlet {
     /// A broker.
@@ -98,15 +98,15 @@ pub(crate) enum Outlet {
     Memory(MemoryBroker),
 }
 
-/// A message on its way to an outlet.
-pub(crate) type OnItsWay = Either<InFlight, BoxFuture<'static, Fate>>;
+/// A message that is being published.
+pub(crate) type Publishing = Either<InFlight, BoxFuture<'static, PublishOutcome>>;
 
 impl Outlet {
-    /// Sends a message, behind those that were sent before.
+    /// Sends a message, after those that were sent before.
     ///
     /// # Errors
     /// The message cannot be encoded.
-    pub(crate) fn send(&self, message: Outgoing) -> Result<OnItsWay, QueueError> {
+    pub(crate) fn send(&self, message: Outgoing) -> Result<Publishing, QueueError> {
         match self {
             Self::Broker(publisher) => publisher.send(&message).map(Either::Left),
             Self::Memory(broker) => {
@@ -114,11 +114,11 @@ impl Outlet {
                 let publish = async move {
                     let message_id = message.properties.message_id.clone();
                     match broker.publish(message).await {
-                        Ok(()) => Fate::Confirmed,
+                        Ok(()) => PublishOutcome::Confirmed,
                         Err(error) if error.kind == QueueErrorKind::Unroutable => {
-                            Fate::Returned { message_id }
+                            PublishOutcome::Returned { message_id }
                         }
-                        Err(error) => Fate::Unknown(error),
+                        Err(error) => PublishOutcome::Unknown(error),
                     }
                 };
                 Ok(Either::Right(publish.boxed()))
@@ -126,10 +126,10 @@ impl Outlet {
         }
     }
 
-    /// Sends messages, with so many in flight at most, until the broker has all of them.
+    /// Sends messages, at most this number in flight, until the broker has confirmed all of them.
     ///
     /// # Errors
-    /// One of them did not arrive, or nothing was confirmed for 30 s. Those behind it may not be sent.
+    /// One of them did not arrive, or nothing was confirmed for 30 s. The messages after it may not have been sent.
     pub(crate) async fn send_all(
         &self,
         messages: impl IntoIterator<Item = Outgoing>,
@@ -148,7 +148,7 @@ impl Outlet {
         Ok(())
     }
 
-    /// Closes the connection, where there is one.
+    /// Closes the connection, if there is one.
     pub(crate) async fn close(self) {
         match self {
             Self::Broker(publisher) => publisher.close().await,
@@ -157,10 +157,10 @@ impl Outlet {
     }
 }
 
-/// Waits for one of them, of which there are some.
-async fn next_arrived(in_flight: &mut FuturesUnordered<OnItsWay>) -> Result<(), QueueError> {
+/// Waits for the outcome of one of them. There must be at least one.
+async fn next_arrived(in_flight: &mut FuturesUnordered<Publishing>) -> Result<(), QueueError> {
     match timeout(CONFIRM_TIMEOUT, in_flight.next()).await {
-        Ok(Some(fate)) => arrived(fate),
+        Ok(Some(outcome)) => arrived(outcome),
         Ok(None) => Ok(()),
         Err(_) => Err(QueueError::new(
             QueueErrorKind::Timeout,
@@ -171,13 +171,13 @@ async fn next_arrived(in_flight: &mut FuturesUnordered<OnItsWay>) -> Result<(), 
 
 /// # Errors
 /// The message did not arrive.
-fn arrived(fate: Fate) -> Result<(), QueueError> {
+fn arrived(outcome: PublishOutcome) -> Result<(), QueueError> {
     let failed = |kind, why: &str| Err(QueueError::new(kind, format!("publish: {why}")));
-    match fate {
-        Fate::Confirmed => Ok(()),
-        Fate::Returned { .. } => failed(QueueErrorKind::Unroutable, "no queue takes it"),
-        Fate::Refused => failed(QueueErrorKind::Refused, "the broker refused it"),
-        Fate::Unknown(error) => Err(error),
+    match outcome {
+        PublishOutcome::Confirmed => Ok(()),
+        PublishOutcome::Returned { .. } => failed(QueueErrorKind::Unroutable, "no queue takes it"),
+        PublishOutcome::Refused => failed(QueueErrorKind::Refused, "the broker refused it"),
+        PublishOutcome::Unknown(error) => Err(error),
     }
 }
 
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_rise_and_are_known_again() {
+    fn ids_increase_and_ids_of_the_run_are_recognised() {
         let ids = Ids::new();
         let all: Vec<String> = [0, 1, 9, 10, 1_000_000]
             .into_iter()
@@ -197,13 +197,13 @@ mod tests {
         assert!(all.is_sorted(), "{all:?}");
         assert!(all.iter().all(|id| id.len() == 19), "{all:?}");
         assert_eq!(ids.number(&all[4]), Some(1_000_000));
-        // Of another run, or of nobody's.
+        // An id of another run, or of no run.
         assert_eq!(ids.number("1"), None);
         assert_eq!(ids.number("job-1"), None);
     }
 
     #[test]
-    fn a_body_has_the_size_that_is_asked_for() {
+    fn a_body_has_the_requested_size() {
         for (size, expected) in [
             (0, ""),
             (2, "17"),
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_carries_its_id_and_when_it_was_sent() {
+    fn a_message_has_its_id_and_its_time_of_publishing() {
         let message = message(&"work".into(), "17".to_owned(), "body");
         assert_eq!(message.properties.message_id.as_deref(), Some("17"));
         assert_eq!(message.properties.delivery_mode, Some(2));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sends_to_a_queue_in_memory_and_tells_of_one_that_is_not_there() {
+    async fn publishes_to_a_queue_in_memory_and_reports_a_missing_one() {
         let broker = MemoryBroker::new();
         broker.declare_queue("work", QueueKind::Classic);
         let outlet = Outlet::Memory(broker.clone());

@@ -1,11 +1,11 @@
-//! The report: what a load came to, for people and for programs, and whether that is good.
+//! The report: the result of a load, for people and for programs, and whether it succeeded.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// Longest time that is told apart from longer ones: a day.
+/// The longest time that is recorded exactly: a day.
 const MAX_US: u64 = 24 * 3600 * 1_000_000;
 
 /// Times, to three digits.
@@ -22,7 +22,7 @@ impl Times {
         self.0.saturating_record(us);
     }
 
-    /// Milliseconds. `None` where nothing was recorded: no time is not a time of 0.
+    /// Milliseconds. `None` if nothing was recorded: this differs from a time of 0.
     pub(super) fn ms_at(&self, quantile: f64) -> Option<f64> {
         (!self.0.is_empty()).then(|| ms(self.0.value_at_quantile(quantile)))
     }
@@ -54,16 +54,16 @@ pub(super) struct Percentiles {
     pub(super) max: Option<f64>,
 }
 
-/// What a load came to. Its form as JSON is part of the contract.
+/// The result of a load. Its form as JSON is part of the contract.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Report {
+pub(super) struct LoadReport {
     /// Messages that were sent.
     pub(super) published: u64,
-    /// Of those, the ones that the broker confirmed.
+    /// Messages that the broker confirmed.
     pub(super) confirmed: u64,
-    /// The ones that came back, since no queue takes them.
+    /// Messages that were returned, because no queue receives them.
     pub(super) returned: u64,
-    /// The ones that the broker refused, or did not confirm before the end.
+    /// Messages that the broker refused, or did not confirm before the end.
     pub(super) refused: u64,
     /// From when the first message was due to the last confirm.
     pub(super) seconds: f64,
@@ -72,15 +72,15 @@ pub(super) struct Report {
     pub(super) confirm_ms: Percentiles,
     #[serde(flatten)]
     pub(super) verified: Option<Verified>,
-    /// Of the refused, the ones of which nothing was heard. In words only.
+    /// The refused messages for which no confirm came. Only in the text form.
     #[serde(skip)]
     pub(super) unconfirmed: u64,
-    /// Messages that were due and not sent by the end. In words only.
+    /// Messages that were due and not sent by the end. Only in the text form.
     #[serde(skip)]
     pub(super) unsent: u64,
 }
 
-/// What became of the messages in the pool.
+/// How the pool handled the messages.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Verified {
     /// Messages that were answered.
@@ -90,12 +90,12 @@ pub(super) struct Verified {
     /// Answers beyond the first of their message.
     pub(super) repeated: u64,
     pub(super) done_ms: Percentiles,
-    /// Of the answered, the ones whose job failed for good. In words only.
+    /// The answered messages whose job finally failed. Only in the text form.
     #[serde(skip)]
     pub(super) failed: u64,
 }
 
-impl Report {
+impl LoadReport {
     /// Whether every message arrived, and with verification was answered.
     pub(super) fn is_good(&self) -> bool {
         let lost = self.verified.as_ref().map_or(0, |verified| verified.lost);
@@ -159,7 +159,7 @@ fn shown(percentiles: &Percentiles) -> String {
     format!("p50 {p50}  p95 {p95}  p99 {p99}  max {max}")
 }
 
-/// A time in the unit that reads best.
+/// A time in a suitable unit.
 fn time(ms: f64) -> String {
     match ms {
         ms if ms < 10.0 => format!("{ms:.2} ms"),
@@ -169,7 +169,7 @@ fn time(ms: f64) -> String {
     }
 }
 
-/// A count with its thousands set apart.
+/// A count with separators for thousands.
 pub(crate) fn thousands(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -186,12 +186,12 @@ pub(crate) fn thousands(count: u64) -> String {
 mod tests {
     use super::*;
 
-    fn report() -> Report {
+    fn report() -> LoadReport {
         let mut times = Times::new();
         for ms in 1..=100 {
             times.record(Duration::from_millis(ms));
         }
-        Report {
+        LoadReport {
             published: 12_345,
             confirmed: 12_345,
             returned: 0,
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn as_json_it_has_the_keys_of_the_contract_and_no_others() {
-        let keys = |report: &Report| -> Vec<String> {
+        let keys = |report: &LoadReport| -> Vec<String> {
             let value = serde_json::to_value(report).unwrap();
             value.as_object().unwrap().keys().cloned().collect()
         };
@@ -231,7 +231,7 @@ mod tests {
             "seconds",
         ];
         assert_eq!(keys(&report()), plain);
-        let all = Report {
+        let all = LoadReport {
             verified: Some(verified(0)),
             ..report()
         };
@@ -241,26 +241,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_returned_refused_or_lost_is_not_good() {
+    fn returned_refused_or_lost_messages_make_a_load_fail() {
         assert!(report().is_good());
         for bad in [
-            Report {
+            LoadReport {
                 returned: 1,
                 ..report()
             },
-            Report {
+            LoadReport {
                 refused: 1,
                 ..report()
             },
-            Report {
+            LoadReport {
                 verified: Some(verified(1)),
                 ..report()
             },
         ] {
             assert!(!bad.is_good(), "{bad:?}");
         }
-        // At least once is what pools promise.
-        let repeated = Report {
+        // Pools promise to run a job at least once.
+        let repeated = LoadReport {
             verified: Some(verified(0)),
             ..report()
         };
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn reads_as_a_table() {
-        let all = Report {
+        let all = LoadReport {
             returned: 3,
             refused: 2000,
             unconfirmed: 1000,
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn times_read_in_the_unit_that_fits() {
+    fn times_have_a_suitable_unit() {
         for (ms, text) in [
             (0.25, "0.25 ms"),
             (12.3, "12 ms"),

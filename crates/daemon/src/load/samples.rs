@@ -1,10 +1,10 @@
-//! Samples: what a load looked like over time.
+//! Samples of a load over time.
 //!
-//! Pure. However long a load is, there are never more than [`MAX_SAMPLES`]: two neighbours then become one.
+//! Pure. There are never more than [`MAX_SAMPLES`]: when there would be more, neighbouring samples are merged in pairs.
 
 use std::time::Duration;
 
-/// Most samples that are kept. More than a plot has room for.
+/// The maximum number of samples that are kept. It is more than a plot has room for.
 const MAX_SAMPLES: usize = 1200;
 
 /// Shortest time between two samples.
@@ -12,24 +12,25 @@ const MIN_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A span of time in a load.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Sample {
+pub(super) struct LoadSample {
     /// Seconds from the beginning to the end of the span.
     pub(super) at: f64,
     /// Messages that were sent in it.
     pub(super) sent: u64,
     /// How long it is, in seconds.
     pub(super) length: f64,
-    /// Messages ready in the queue, at most.
+    /// The maximum number of messages ready in the queue.
     pub(super) ready: Option<u64>,
-    /// Workers of the pool, at most.
+    /// The maximum number of workers of the pool.
     pub(super) workers: Option<u32>,
     /// The 95th percentile of its confirms and of its answers, in milliseconds.
     pub(super) confirm_ms: Option<f64>,
     pub(super) done_ms: Option<f64>,
 }
 
-impl Sample {
-    /// The two as one. Its latencies are the worse ones: a percentile of both is not to be had of two.
+impl LoadSample {
+    /// The two samples merged. Its latencies are the worse ones, because the percentile of both cannot be computed from
+    /// two percentiles.
     fn merged(self, next: Self) -> Self {
         Self {
             at: next.at,
@@ -53,7 +54,7 @@ fn worse(one: Option<f64>, other: Option<f64>) -> Option<f64> {
 /// All samples of a load.
 #[derive(Debug)]
 pub(super) struct Samples {
-    samples: Vec<Sample>,
+    samples: Vec<LoadSample>,
     every: Duration,
 }
 
@@ -70,7 +71,7 @@ impl Samples {
         self.every
     }
 
-    pub(super) fn push(&mut self, sample: Sample) {
+    pub(super) fn push(&mut self, sample: LoadSample) {
         self.samples.push(sample);
         if self.samples.len() >= MAX_SAMPLES {
             let pairs = self.samples.chunks(2);
@@ -83,7 +84,7 @@ impl Samples {
         }
     }
 
-    pub(super) fn all(&self) -> &[Sample] {
+    pub(super) fn all(&self) -> &[LoadSample] {
         &self.samples
     }
 }
@@ -96,12 +97,12 @@ mod tests {
     fn a_long_load_has_fewer_samples_of_longer_spans() {
         let mut samples = Samples::new();
         for n in 0..10_000_u32 {
-            samples.push(Sample {
+            samples.push(LoadSample {
                 at: f64::from(n + 1),
                 sent: 3,
                 length: 1.0,
                 ready: Some(n.into()),
-                ..Sample::default()
+                ..LoadSample::default()
             });
         }
         let all = samples.all();
@@ -115,15 +116,15 @@ mod tests {
     }
 
     #[test]
-    fn two_spans_as_one_have_the_worse_latency_of_the_two() {
-        let one = Sample {
+    fn merged_spans_have_the_worse_latency_of_the_two() {
+        let one = LoadSample {
             confirm_ms: Some(4.0),
-            ..Sample::default()
+            ..LoadSample::default()
         };
-        let next = Sample {
+        let next = LoadSample {
             confirm_ms: Some(2.0),
             done_ms: Some(9.0),
-            ..Sample::default()
+            ..LoadSample::default()
         };
         let merged = one.merged(next);
         assert_eq!((merged.confirm_ms, merged.done_ms), (Some(4.0), Some(9.0)));

@@ -1,25 +1,25 @@
 //! Shapes: when each message of a load is due.
 //!
-//! Pure. A shape is a list of spans of time, each with an even rate, and a schedule goes through them. A message is due when
-//! it is due, however late the one before it is sent: a load that waits for a slow broker before it asks again measures
-//! itself (coordinated omission).
+//! Pure. A shape is a list of spans of time, each with an even rate, and a schedule iterates over them. The due time of
+//! a message does not depend on when earlier messages were sent. A load that waits for a slow broker before it sends
+//! the next message would hide the delay (coordinated omission).
 
 use std::time::Duration;
 
 use tidegate::trace::Trace;
 
-/// Spans that a sine's period is cut into. Its rate is then off by less than one part in 200.
+/// Number of spans in a sine's period. The error of the rate is then less than one part in 200.
 const SINE_SPANS: u32 = 64;
 
 /// What share of a period a burst takes, and by how much its rate is above the mean: 1/4 of the time, 4 times the rate.
 const BURST: f64 = 4.0;
 
-/// The rates of the stairs, of the mean.
+/// The rates of the steps, relative to the mean.
 const STAIRS: [f64; 4] = [0.4, 0.8, 1.2, 1.6];
 
 /// How arrivals are spread over time.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Shape {
+pub(crate) enum LoadShape {
     /// At one rate.
     Steady,
     /// A quarter of each period at four times the rate, then nothing.
@@ -32,18 +32,18 @@ pub(crate) enum Shape {
     Trace(Trace),
 }
 
-/// When messages are due: an iterator of times since the load's beginning, which never fall.
+/// The due times of messages: an iterator of times since the load's beginning, which never decrease.
 #[derive(Debug, Clone)]
-pub(crate) struct Schedule {
-    /// What is gone through, and whether it begins again at its end.
-    spans: Vec<Line>,
+pub(crate) struct LoadSchedule {
+    /// The spans, and whether they are repeated.
+    spans: Vec<Segment>,
     repeats: bool,
-    /// Where it is: whole rounds done, and the span of this one.
+    /// The position: completed rounds, and the span in the current round.
     round: u64,
     at: usize,
-    /// What the spans before had in this round: seconds, and messages.
+    /// The earlier spans of this round: seconds, and messages.
     begun: (f64, f64),
-    /// What one round has.
+    /// The totals of one round.
     total: (f64, f64),
     /// The next message.
     next: u64,
@@ -52,43 +52,48 @@ pub(crate) struct Schedule {
 
 /// A span, in seconds and messages.
 #[derive(Debug, Clone, Copy)]
-struct Line {
+struct Segment {
     length: f64,
     arrivals: f64,
 }
 
-/// Where a load ends.
+/// The end of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Until {
-    /// After so many messages.
+    /// After this number of messages.
     Count(u64),
-    /// Before the first message that is due so late.
+    /// At this time: before the first message that is due then or later.
     Time(Duration),
     /// With the trace.
     End,
 }
 
-impl Schedule {
+impl LoadSchedule {
     /// A schedule of this mean rate a second. A trace without a rate is played as it was recorded; with one it is played
     /// faster or slower, so that its mean is that.
-    pub(crate) fn new(shape: &Shape, rate: Option<f64>, period: Duration, until: Until) -> Self {
+    pub(crate) fn new(
+        shape: &LoadShape,
+        rate: Option<f64>,
+        period: Duration,
+        until: Until,
+    ) -> Self {
         let mean = rate.unwrap_or(1.0);
         let period = period.as_secs_f64();
         let all = mean * period;
         let (spans, repeats) = match shape {
-            // Any length does: each span is like the other.
-            Shape::Steady => (vec![line(1.0, mean)], true),
-            Shape::Burst => {
+            // Any length is correct, because all spans are alike.
+            LoadShape::Steady => (vec![line(1.0, mean)], true),
+            LoadShape::Burst => {
                 let burst = period / BURST;
                 (vec![line(burst, all), line(period - burst, 0.0)], true)
             }
-            Shape::Sine => (sine(all, period), true),
-            Shape::Step => {
+            LoadShape::Sine => (sine(all, period), true),
+            LoadShape::Step => {
                 let step = period / STAIRS.len() as f64;
                 let steps = STAIRS.map(|part| line(step, part * mean * step));
                 (steps.to_vec(), true)
             }
-            Shape::Trace(trace) => (played(trace, rate), false),
+            LoadShape::Trace(trace) => (played(trace, rate), false),
         };
         let total = spans.iter().fold((0.0, 0.0), |(length, arrivals), span| {
             (length + span.length, arrivals + span.arrivals)
@@ -105,11 +110,11 @@ impl Schedule {
         }
     }
 
-    /// When the next message is due, whose number of messages are before it: when more than those have arrived.
+    /// When the message with this number is due: when more than that number of arrivals have come.
     fn due(&mut self) -> Option<f64> {
         loop {
             let Some(span) = self.spans.get(self.at) else {
-                // A round in which nothing arrives would be gone through for ever.
+                // A round without arrivals would be repeated for ever.
                 if !self.repeats || self.total.1 <= 0.0 {
                     return None;
                 }
@@ -121,7 +126,8 @@ impl Schedule {
             let rounds = self.round as f64;
             let before = rounds * self.total.1 + self.begun.1;
             let wanted = self.next as f64 - before;
-            // A message that is due where the span ends is the next span's. Sums of parts are not whole where they should be.
+            // A message that is due at the end of a span belongs to the next span. Sums of floating-point parts are not
+            // exact.
             if wanted < span.arrivals - 1e-6 {
                 let part = (wanted / span.arrivals).max(0.0);
                 return Some(rounds * self.total.0 + self.begun.0 + part * span.length);
@@ -133,7 +139,7 @@ impl Schedule {
     }
 }
 
-impl Iterator for Schedule {
+impl Iterator for LoadSchedule {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
@@ -149,12 +155,12 @@ impl Iterator for Schedule {
     }
 }
 
-fn line(length: f64, arrivals: f64) -> Line {
-    Line { length, arrivals }
+fn line(length: f64, arrivals: f64) -> Segment {
+    Segment { length, arrivals }
 }
 
-fn sine(all: f64, period: f64) -> Vec<Line> {
-    // Of 1 - cos: what has arrived up to this part of the period.
+fn sine(all: f64, period: f64) -> Vec<Segment> {
+    // The integral of 1 - cos: the share of arrivals up to this part of the period.
     let arrived = |part: f64| part - (std::f64::consts::TAU * part).sin() / std::f64::consts::TAU;
     let part = |n: u32| f64::from(n) / f64::from(SINE_SPANS);
     let span = |n| {
@@ -166,7 +172,7 @@ fn sine(all: f64, period: f64) -> Vec<Line> {
     (0..SINE_SPANS).map(span).collect()
 }
 
-fn played(trace: &Trace, rate: Option<f64>) -> Vec<Line> {
+fn played(trace: &Trace, rate: Option<f64>) -> Vec<Segment> {
     let recorded = trace.arrivals() / trace.length().as_secs_f64();
     let stretch = match rate {
         Some(rate) if recorded.is_finite() => recorded / rate,
@@ -186,12 +192,12 @@ mod tests {
 
     const PERIOD: Duration = Duration::from_secs(8);
 
-    fn schedule(shape: &Shape, rate: f64, until: Until) -> Schedule {
-        Schedule::new(shape, Some(rate), PERIOD, until)
+    fn schedule(shape: &LoadShape, rate: f64, until: Until) -> LoadSchedule {
+        LoadSchedule::new(shape, Some(rate), PERIOD, until)
     }
 
     /// How many messages are due in each whole second.
-    fn by_second(schedule: Schedule) -> Vec<usize> {
+    fn by_second(schedule: LoadSchedule) -> Vec<usize> {
         let mut seconds = Vec::new();
         for due in schedule {
             let second = due.as_secs() as usize;
@@ -207,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_steady_load_is_due_at_even_times() {
-        let due: Vec<f64> = schedule(&Shape::Steady, 4.0, Until::Count(6))
+        let due: Vec<f64> = schedule(&LoadShape::Steady, 4.0, Until::Count(6))
             .map(|due| due.as_secs_f64())
             .collect();
         assert_eq!(due, [0.0, 0.25, 0.5, 0.75, 1.0, 1.25]);
@@ -222,17 +228,17 @@ mod tests {
             (33.3, 3, 100),
             (1e-3, 10, 1),
         ] {
-            let schedule = schedule(&Shape::Steady, rate, seconds(length));
+            let schedule = schedule(&LoadShape::Steady, rate, seconds(length));
             assert_eq!(schedule.count(), count, "{rate} for {length} s");
         }
     }
 
     #[test]
     fn shapes_have_the_mean_rate_over_a_period() {
-        let cases: [(Shape, [usize; 8]); 3] = [
-            (Shape::Burst, [400, 400, 0, 0, 0, 0, 0, 0]),
-            (Shape::Step, [40, 40, 80, 80, 120, 120, 160, 160]),
-            (Shape::Sine, [10, 64, 136, 190, 190, 136, 64, 10]),
+        let cases: [(LoadShape, [usize; 8]); 3] = [
+            (LoadShape::Burst, [400, 400, 0, 0, 0, 0, 0, 0]),
+            (LoadShape::Step, [40, 40, 80, 80, 120, 120, 160, 160]),
+            (LoadShape::Sine, [10, 64, 136, 190, 190, 136, 64, 10]),
         ];
         for (shape, expected) in cases {
             let two = by_second(schedule(&shape, 100.0, seconds(16)));
@@ -247,8 +253,8 @@ mod tests {
     }
 
     #[test]
-    fn after_a_lull_the_next_burst_begins_on_time() {
-        let due: Vec<Duration> = schedule(&Shape::Burst, 1.0, Until::Count(9)).collect();
+    fn after_a_quiet_time_the_next_burst_begins_on_time() {
+        let due: Vec<Duration> = schedule(&LoadShape::Burst, 1.0, Until::Count(9)).collect();
         assert_eq!(due[7], Duration::from_millis(1750));
         assert_eq!(due[8], PERIOD);
     }
@@ -256,9 +262,9 @@ mod tests {
     #[test]
     fn a_trace_is_played_as_it_was_recorded_or_at_another_rate() {
         let trace = Trace::parse("time,arrivals\n0,2\n10,0\n20,4\n").unwrap();
-        let shape = Shape::Trace(trace);
+        let shape = LoadShape::Trace(trace);
         let play = |rate, until| -> Vec<u64> {
-            let schedule = Schedule::new(&shape, rate, PERIOD, until);
+            let schedule = LoadSchedule::new(&shape, rate, PERIOD, until);
             schedule.map(|due| due.as_millis() as u64).collect()
         };
         let recorded = [0, 5000, 20_000, 22_500, 25_000, 27_500];
@@ -272,28 +278,28 @@ mod tests {
     #[test]
     fn a_trace_of_single_arrivals_is_due_at_their_times() {
         let trace = Trace::parse("time\n100\n100\n100.5\n").unwrap();
-        let schedule = Schedule::new(&Shape::Trace(trace), None, PERIOD, Until::End);
+        let schedule = LoadSchedule::new(&LoadShape::Trace(trace), None, PERIOD, Until::End);
         let due: Vec<u128> = schedule.map(|due| due.as_millis()).collect();
         assert_eq!(due, [0, 0, 500]);
     }
 
     #[test]
-    fn a_trace_in_which_nothing_arrives_ends() {
+    fn a_trace_without_arrivals_ends() {
         let trace = Trace::parse("time,arrivals\n0,0\n10,0\n").unwrap();
-        let schedule = Schedule::new(&Shape::Trace(trace), None, PERIOD, Until::Count(5));
+        let schedule = LoadSchedule::new(&LoadShape::Trace(trace), None, PERIOD, Until::Count(5));
         assert_eq!(schedule.count(), 0);
     }
 
     proptest! {
         #[test]
         fn no_message_is_due_before_the_one_before_it(
-            shape in prop::sample::select(vec![Shape::Steady, Shape::Burst, Shape::Sine, Shape::Step]),
+            shape in prop::sample::select(vec![LoadShape::Steady, LoadShape::Burst, LoadShape::Sine, LoadShape::Step]),
             rate in 0.1..50_000.0_f64,
             period in 1_u64..100_000,
         ) {
             let period = Duration::from_millis(period);
             let due: Vec<Duration> =
-                Schedule::new(&shape, Some(rate), period, Until::Count(2_000)).collect();
+                LoadSchedule::new(&shape, Some(rate), period, Until::Count(2_000)).collect();
             prop_assert_eq!(due.len(), 2_000);
             prop_assert!(due.is_sorted());
             // Never ahead of its rate: a period's messages come in that period.

@@ -1,4 +1,4 @@
-//! A watch: the queue's depth and the pool's workers, looked at beside the load, on a connection of its own.
+//! A watch: samples the queue's depth and the pool's workers during the load, on a connection of its own.
 
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -10,14 +10,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 use tidegate::adapters::amqp::bulk::DepthProbe;
 
-/// Time between two looks.
+/// Time between two samples.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// Asks for the workers of the pools on the queue; `None` where nobody knows.
+/// Asks for the number of workers of the pools on the queue; `None` if it is not known.
 pub(crate) type AskWorkers =
     Box<dyn Fn() -> Pin<Box<dyn Future<Output = Option<u32>> + Send>> + Send + Sync>;
 
-/// What was last seen.
+/// The last observation.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Sight {
     /// Messages ready in the queue.
@@ -28,13 +28,13 @@ pub(super) struct Sight {
 
 impl Sight {
     /// Whether a pool is seen that still works, or has work.
-    pub(super) fn is_at_work(self) -> bool {
+    pub(super) fn is_working(self) -> bool {
         self.workers
             .is_some_and(|workers| workers > 0 || self.ready.is_some_and(|ready| ready > 0))
     }
 }
 
-/// A task that looks. Ends on drop.
+/// A task that takes samples. Ends on drop.
 #[derive(Debug)]
 pub(super) struct Watch {
     /// Written by the task, read by the course.

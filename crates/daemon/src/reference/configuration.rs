@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use tidegate::config::{Described, Written, described, variable_of};
+use tidegate::config::{Described, DescribedKey, Written, described, variable_of};
 
-/// The pool that the descriptions are made with, and what stands for it on the page.
+/// The pool that the descriptions are made with, and its placeholder on the page.
 const EXAMPLE: &str = "thumbnails";
 const ANY: &str = "NAME";
 
@@ -13,8 +13,7 @@ const HEAD: &str = "\
 
 <!-- Made from the code by `cargo run -- docs docs`. Edit the descriptions in src/config and src/runners. -->
 
-A TOML file: the one of `--config`, else `$TIDEGATE_CONFIG`, else `./tidegate.toml`, else
-`/etc/tidegate/tidegate.toml`. `tidegate init` writes a first one, and `tidegate check` prints all problems of a file.
+A TOML file: the first of `--config`, `$TIDEGATE_CONFIG`, `./tidegate.toml` and `/etc/tidegate/tidegate.toml`. `tidegate init` writes a first one, and `tidegate check` prints all problems of a file.
 `tidegate check --reference` prints this page as a file.
 
 Unknown keys are errors. Durations are `\"500ms\"`, `\"5s\"`, `\"10m\"`; sizes are `\"256MiB\"`. Any key can come from the
@@ -50,21 +49,15 @@ pub(super) fn page() -> String {
 }
 
 fn keys_of(page: &mut String, described: &[Described], path: &str) {
-    for entry in described {
-        let Described::Key {
+    for key in described.iter().filter_map(|entry| entry.key_of(path)) {
+        let DescribedKey {
             table,
             name,
             doc,
             wants,
             value,
             ..
-        } = entry
-        else {
-            continue;
-        };
-        if table != path {
-            continue;
-        }
+        } = key;
         if wants.is_empty() {
             // The user's own keys.
             let example = match value {
@@ -81,16 +74,17 @@ fn keys_of(page: &mut String, described: &[Described], path: &str) {
             table => format!("{table}.{name}"),
         };
         let value = match value {
-            Written::Default(value) => format!("default `{value}`"),
-            Written::Required(example) => format!("required, such as `{example}`"),
-            Written::Example(example) => format!("no default, example `{example}`"),
+            Written::Default(value) => format!("; default `{value}`"),
+            Written::Required(example) => format!("; required, such as `{example}`"),
+            // Its default, if it has one, depends on other keys or on the machine. The doc says it.
+            Written::Example(example) => format!("; example `{example}`"),
             _ => String::new(),
         };
         let variable = variable_of(&key);
         let variable = variable.replacen(&EXAMPLE.to_uppercase(), &format!("<{ANY}>"), 1);
         let _ = write!(
             page,
-            "\n### `{name}`\n\n{doc}\n\nTakes {wants}; {value}. `{variable}`\n"
+            "\n### `{name}`\n\n{doc}\n\nTakes {wants}{value}. `{variable}`\n"
         );
     }
 }
@@ -111,6 +105,9 @@ mod tests {
             "\n## `[pools.NAME.policy]`\n",
             "### `shutdown_grace`\n\nHow long a drain waits for running jobs.\n\nTakes a duration from \"0s\" to \"28d\"; \
              default `\"30s\"`. `TIDEGATE_POOLS__<NAME>__SHUTDOWN_GRACE`\n",
+            "### `queue`\n\nThe queue it consumes. When absent, the queue with the pool's name.\n\nTakes a queue's name; example ",
+            "otherwise in /run/tidegate for root and in /tmp/tidegate-UID for other users.",
+            "otherwise $HOME/.local/state/tidegate. Without $HOME, /var/lib/tidegate for root",
             "`TIDEGATE__EVENTS_FILE`",
             "Example: `x-message-ttl = 86400000`.",
         ] {

@@ -8,6 +8,7 @@ use std::{
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 
 use crate::{reloads, telemetry::prometheus};
+use tidegate::run::metrics::fixed_labels;
 
 /// A metric.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,93 +22,48 @@ struct Metric {
     /// What it means.
     doc: String,
     /// Its labels, each with its values.
-    labels: Vec<(&'static str, &'static str)>,
+    labels: Vec<(&'static str, String)>,
 }
 
 const POOL: (&str, &str) = ("pool", "each pool by its name");
 const KIND: (&str, &str) = ("kind", "the kinds of runner, and `handler`");
+const RUNNER_END: (&str, &str) = (
+    "reason",
+    "`finished`, `idle`, and other reasons, each one word",
+);
 
-/// The labels of a metric. A test compares them with those of a running daemon.
-fn labels(name: &str) -> Vec<(&'static str, &'static str)> {
-    match name {
-        "tidegate_workers" => vec![POOL, ("state", "`waiting`, `busy`, `retiring`, `draining`")],
-        "tidegate_pool_state" => vec![
-            POOL,
-            (
-                "state",
-                "`active`, `idle`, `paused`, `draining`, `waiting`, `faulted`, `blocked`, `stuck`, `disconnected`",
-            ),
-        ],
-        "tidegate_otlp_requests_total" => vec![("outcome", "`sent`, `failed`")],
-        "tidegate_runners" => vec![POOL, KIND, ("state", "`idle`, `busy`")],
-        "tidegate_workers_stopped_total" => vec![
-            POOL,
-            (
-                "reason",
-                "`scaled_down`, `retired`, `preempted`, `drained`, `faulted`, `gave_back`, `alone`, `lost`, \
-                 `held_too_long`, `cancelled`, `not_opened`, `panicked`",
-            ),
-        ],
-        "tidegate_runners_started_total" => vec![POOL, KIND],
-        "tidegate_runners_stopped_total" => vec![
-            POOL,
-            KIND,
-            (
-                "reason",
-                "`finished`, `idle`, and what else ends a runner, in one word",
-            ),
-        ],
-        "tidegate_runner_panics_total" => vec![
-            POOL,
-            (
-                "place",
-                "`describe`, `create`, `cleanup`, `end`, `quiesce`, `run`, `check`, `event`",
-            ),
-        ],
-        "tidegate_reconciles_total" => vec![
-            POOL,
-            ("outcome", "`changed`, `unchanged`, `stale`, `missing`"),
-        ],
-        "tidegate_jobs_total" => vec![
-            POOL,
-            (
-                "outcome",
-                "`done`, `failed`, `timeout`, `retry`, `rejected`, `launch_failed`, `not_started`, `stopped`, `deadline`",
-            ),
-        ],
-        "tidegate_settlements_total" => vec![
-            POOL,
-            (
-                "settlement",
-                "`ack`, `retry`, `dead_letter`, `reject`, `requeue`, `requeue_copy`, `renewed`, `parked`, `lost`, \
-                 `lost_copy`",
-            ),
-        ],
-        "tidegate_replies_total" => vec![
-            POOL,
-            (
-                "outcome",
-                "`done`, `failed`, `too_large`, `refused`, `undeliverable`",
-            ),
-        ],
-        "tidegate_steering_total" => vec![
-            (
-                "act",
-                "`pause`, `resume`, `drain`, `flush`, `scale`, `policy`, `reload`, `stop`",
-            ),
-            ("outcome", "`changed`, `unchanged`, `refused`"),
-        ],
-        "tidegate_reloads_total" => vec![("outcome", "`taken`, `refused`")],
-        "tidegate_build_info" => vec![("version", "the version")],
-        "tidegate_broker_connected"
+/// The labels of a metric. Those with fixed values come from the code that sets them. A test compares all of them with
+/// those of a running daemon.
+fn labels(name: &str) -> Vec<(&'static str, String)> {
+    let open: &[(&str, &str)] = match name {
+        "tidegate_runners" | "tidegate_runners_started_total" => &[POOL, KIND],
+        "tidegate_runners_stopped_total" => &[POOL, KIND, RUNNER_END],
+        "tidegate_build_info" => &[("version", "the version")],
+        "tidegate_steering_total"
+        | "tidegate_reloads_total"
+        | "tidegate_otlp_requests_total"
+        | "tidegate_broker_connected"
         | "tidegate_broker_reconnects_total"
         | "tidegate_log_lines_dropped_total"
         | "tidegate_log_lines_left_out_total"
         | "tidegate_events_dropped_total"
         | "tidegate_config_reload_success"
-        | "tidegate_config_reload_success_timestamp_seconds" => Vec::new(),
-        _ => vec![POOL],
-    }
+        | "tidegate_config_reload_success_timestamp_seconds" => &[],
+        _ => &[POOL],
+    };
+    let fixed = match name {
+        "tidegate_reloads_total" => vec![("outcome", reloads::OUTCOMES.to_vec())],
+        "tidegate_otlp_requests_total" => vec![("outcome", prometheus::OTLP_OUTCOMES.to_vec())],
+        name => fixed_labels(name),
+    };
+    let fixed = fixed.into_iter().map(|(label, values)| {
+        let values: Vec<String> = values.iter().map(|value| format!("`{value}`")).collect();
+        (label, values.join(", "))
+    });
+    let open = open
+        .iter()
+        .map(|(label, values)| (*label, (*values).to_owned()));
+    open.chain(fixed).collect()
 }
 
 /// Every metric, as it is described to a recorder.
@@ -129,10 +85,9 @@ fn declared() -> Vec<Metric> {
 const HEAD: &str = "\
 # Metrics
 
-<!-- Made from the code by `cargo run -- docs docs`. Edit the descriptions where the metrics are declared. -->
+<!-- Made from the code by `cargo run -- docs docs`. Edit the descriptions in the code that declares the metrics. -->
 
-`GET /metrics` serves them in Prometheus' text format. Counters show zero before anything has happened. A gauge of a pool
-that is gone is left out. Labels are bounded: no job's or worker's id is one. Histograms are of seconds. The alert rules
+`GET /metrics` serves them in Prometheus' text format. Counters show zero before anything has happened. The gauges of a removed pool are left out. Labels are bounded: ids of jobs and workers are not labels. Histograms are in seconds. The alert rules
 in `deploy/prometheus` and the dashboard in `deploy/grafana` use these names.
 ";
 

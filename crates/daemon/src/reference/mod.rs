@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pages_in_docs_are_what_the_code_says() {
+    fn the_generated_pages_in_docs_match_the_code() {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
         for page in pages() {
             let there = fs::read_to_string(docs.join(page.name)).unwrap_or_default();

@@ -1,8 +1,8 @@
-//! `docs/tidegate.schema.json`: the configuration for editors. It knows names and types; `tidegate check` knows more.
+//! `docs/tidegate.schema.json`: the configuration for editors. It covers names and types; `tidegate check` checks more.
 
 use serde_json::{Map, Value, json};
 
-use tidegate::config::{Described, Shape, Written, described};
+use tidegate::config::{Described, DescribedKey, Shape, Written, described};
 
 /// The JSON schema of the configuration file.
 pub(crate) fn schema() -> String {
@@ -15,7 +15,7 @@ pub(crate) fn schema() -> String {
         }
     }
     for entry in &described {
-        if let Described::Key {
+        if let Described::Key(DescribedKey {
             table,
             name,
             doc,
@@ -23,7 +23,7 @@ pub(crate) fn schema() -> String {
             value,
             shape,
             ..
-        } = entry
+        }) = entry
         {
             let table = root.at(table);
             match wants.is_empty() {
@@ -49,7 +49,7 @@ pub(crate) fn schema() -> String {
     text
 }
 
-/// A table on its way to a schema.
+/// A table while the schema is being built.
 struct Table {
     doc: &'static str,
     keys: Vec<(String, Value)>,
@@ -68,7 +68,7 @@ impl Table {
         }
     }
 
-    /// The table at a path. It is made if it is not there.
+    /// The table at a path. It is created if it is missing.
     fn at(&mut self, path: &str) -> &mut Table {
         let levels = path.split('.').filter(|level| !level.is_empty());
         levels.fold(self, |table, level| {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn slips_are_not_valid() {
+    fn mistakes_are_not_valid() {
         for slip in [
             "colour = 1",
             "[pools.a]\nprefetch = 0",

@@ -27,7 +27,7 @@ use tracing_subscriber::{
 use super::{
     fields::HumanFields,
     otlp::Otlp,
-    rates::{self, Rates},
+    rates::{self, LogRates},
     stderr::{self, LogPriority, Stderr},
 };
 use tidegate::{config::LogFormat, escape::escaped_json};
@@ -59,7 +59,7 @@ impl Verbosity {
 const SEES_CREDENTIALS: [&str; 4] = ["lapin", "amq_protocol", "async_rs", "bollard"];
 
 /// Targets that a filter may name by a single word. Any other single word must be a level.
-const TARGETS: [&str; 11] = [
+const TARGETS: [&str; 10] = [
     "tidegate",
     "lapin",
     "amq_protocol",
@@ -70,11 +70,10 @@ const TARGETS: [&str; 11] = [
     "axum",
     "tokio",
     "rustls",
-    "metrics_exporter_prometheus",
 ];
 
 /// The bound on repeated warnings. Set once, by [`init`].
-static RATES: OnceLock<Arc<Rates>> = OnceLock::new();
+static RATES: OnceLock<Arc<LogRates>> = OnceLock::new();
 
 /// Logs could not be set up.
 #[derive(Debug, Error)]
@@ -85,7 +84,7 @@ pub enum LogsError {
     Filter {
         /// The variable.
         variable: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
@@ -121,7 +120,7 @@ impl LogsError {
 /// The filter in the environment is invalid, a thread cannot be started, or a subscriber is installed already.
 pub fn init(format: LogFormat, fallback: Verbosity, otlp: Option<&Otlp>) -> Result<(), LogsError> {
     let chosen = filter(|variable| std::env::var(variable).ok(), fallback)?;
-    let rates = Arc::new(Rates::default());
+    let rates = Arc::new(LogRates::default());
     let stderr = stderr::start().map_err(LogsError::Thread)?;
     let lines = StderrLines { stderr, format };
     let layer = match format {
@@ -206,11 +205,11 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 /// also hide the next event of that thread.
 struct RateLimited<F> {
     lines: F,
-    rates: Arc<Rates>,
+    rates: Arc<LogRates>,
 }
 
 impl<F> RateLimited<F> {
-    fn new(lines: F, rates: &Arc<Rates>) -> Self {
+    fn new(lines: F, rates: &Arc<LogRates>) -> Self {
         Self {
             lines,
             rates: rates.clone(),
@@ -338,7 +337,7 @@ fn is_for_traces(metadata: &Metadata<'_>) -> bool {
     metadata.target() == tidegate::run::traces::TARGET
 }
 
-/// What is logged: what the filter selects, without secrets. Lines that report missing lines are always logged.
+/// The log's filter: it keeps the lines that the filter of the user selects, without secrets. Lines that report missing lines are always logged.
 struct LogFilter(EnvFilter);
 
 fn tells_of_the_log(metadata: &Metadata<'_>) -> bool {
@@ -400,163 +399,4 @@ fn wants_colour() -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn from(pairs: &[(&str, &str)]) -> Result<EnvFilter, LogsError> {
-        let pairs: Vec<_> = pairs
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
-        let variable = |name: &str| {
-            let found = pairs.iter().find(|(candidate, _)| candidate == name);
-            found.map(|(_, value)| value.clone())
-        };
-        filter(variable, Verbosity::Normal)
-    }
-
-    #[test]
-    fn logs_its_own_lines_at_info_by_default() {
-        let filter = from(&[("TIDEGATE_LOG", "")]).unwrap().to_string();
-        assert!(filter.contains("tidegate=info"), "{filter}");
-        assert!(filter.contains("warn"), "{filter}");
-    }
-
-    #[test]
-    fn takes_its_own_variable_before_the_common_one() {
-        let both = [("RUST_LOG", "error"), ("TIDEGATE_LOG", "debug")];
-        assert_eq!(from(&both).unwrap().to_string(), "lapin=off,debug");
-        assert_eq!(from(&both[..1]).unwrap().to_string(), "lapin=off,error");
-    }
-
-    #[test]
-    fn names_the_variable_whose_filter_cannot_be_read() {
-        let error = from(&[("TIDEGATE_LOG", "tidegate=loud")]).unwrap_err();
-        assert_eq!(error.to_string(), "read the log filter in TIDEGATE_LOG");
-    }
-
-    #[test]
-    fn never_shows_the_frames_of_the_client_library() {
-        let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-        let sink = seen.clone();
-        let write = move || Sink(sink.clone());
-        let filter = LogFilter(from(&[("TIDEGATE_LOG", "trace,lapin::channel=trace")]).unwrap());
-        let layer = fmt::layer().with_writer(write).with_filter(filter);
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
-            tracing::trace!(target: "lapin::channel", "s3cret");
-            tracing::debug!(target: "amq_protocol", "s3cret");
-            tracing::warn!(target: "lapin", "heartbeat missed");
-            tracing::trace!("ours");
-        });
-        let text = String::from_utf8(seen.lock().unwrap().clone()).unwrap();
-        assert!(!text.contains("s3cret"), "{text}");
-        assert!(
-            text.contains("heartbeat missed") && text.contains("ours"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn refuses_a_word_that_is_neither_a_level_nor_a_target_of_ours() {
-        for text in ["loud", "info,loud", "tidegate=debug, Verbose", "inf"] {
-            let error = from(&[("TIDEGATE_LOG", text)]).unwrap_err().to_string();
-            assert!(error.contains("is not a level"), "{text}: {error}");
-        }
-        assert_eq!(
-            from(&[("TIDEGATE_LOG", "loud")]).unwrap_err().to_string(),
-            "read the log filter in TIDEGATE_LOG: \"loud\" is not a level"
-        );
-        for text in [
-            "info",
-            "DEBUG",
-            "off",
-            "3",
-            "tidegate",
-            "warn,lapin",
-            "info,tidegate::run=debug",
-            "tidegate::run",
-            "loud=debug",
-            "[job{id=1}]=debug",
-            "info,",
-        ] {
-            from(&[("TIDEGATE_LOG", text)]).unwrap_or_else(|error| panic!("{text}: {error}"));
-        }
-    }
-
-    #[test]
-    fn a_line_for_people_shows_nothing_hidden_and_stays_one_line() {
-        let text = logged("info", || {
-            tracing::info!(
-                pool = %"mail",
-                error = %"two\nlines \u{202e}",
-                name = "a \"b\"\u{200b}",
-                list = ?["\u{3164}"],
-                "said {}",
-                "\u{2066}\u{1b}[2J"
-            );
-        });
-        let wanted = "INFO said \\u{2066}\\u{1b}[2J pool=mail error=two\\nlines \\u{202e} \
-                      name=\"a \\\"b\\\"\\u{200b}\" list=[\"\\u{3164}\"]\n";
-        assert!(text.ends_with(wanted), "{text:?}");
-    }
-
-    #[test]
-    fn logs_the_first_of_a_kind_and_says_how_many_more_there_were() {
-        let rates = Arc::new(Rates::default());
-        let text = logged_by("info", &rates, || {
-            for n in 0..rates::PER_SECOND + 7 {
-                for pool in ["a", "b"] {
-                    if n < 7 || pool == "a" {
-                        tracing::warn!(pool = %pool, n, "job failed");
-                        tracing::info!(pool = %pool, "not a warning");
-                    }
-                }
-            }
-            rates.finish();
-        });
-        let count = |what: &str| text.matches(what).count();
-        assert_eq!(count("job failed pool=b"), 7, "{text}");
-        assert_eq!(
-            count("job failed pool=a"),
-            rates::PER_SECOND as usize,
-            "{text}"
-        );
-        let more =
-            "more lines like this were left out within a second pool=a like=\"job failed\" lines=7";
-        assert_eq!(count(more), 1, "{text}");
-        assert_eq!(count("not a warning"), rates::PER_SECOND as usize + 14);
-        assert_eq!(rates.left_out(), 7);
-    }
-
-    /// The output of `work` with this filter.
-    fn logged(filter: &str, work: impl FnOnce()) -> String {
-        logged_by(filter, &Arc::default(), work)
-    }
-
-    fn logged_by(filter: &str, rates: &Arc<Rates>, work: impl FnOnce()) -> String {
-        let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let sink = seen.clone();
-        let layer = fmt::layer()
-            .fmt_fields(HumanFields)
-            .with_target(false)
-            .with_ansi(false)
-            .map_event_format(|lines| RateLimited::new(lines, rates))
-            .with_writer(move || Sink(sink.clone()))
-            .with_filter(LogFilter(EnvFilter::new(filter)));
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
-        String::from_utf8(seen.lock().unwrap().clone()).unwrap()
-    }
-
-    struct Sink(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
-
-    impl io::Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-}
+mod tests;

@@ -1,8 +1,8 @@
 //! A limit on how often one kind of warning is logged.
 //!
 //! A kind of warning or error is one place in the code and one pool. The first [`PER_SECOND`] lines of a kind in a
-//! second are logged. The rest of that second are counted, and one line tells their number. So a pool whose jobs all
-//! fail cannot fill a disk, but at a rate that people can read every failure is logged.
+//! second are logged. The rest of that second are counted, and one line has their number. So a pool whose jobs all fail
+//! cannot fill a disk, but at a rate that people can read every failure is logged.
 
 use std::{
     collections::HashMap,
@@ -26,7 +26,7 @@ pub(super) const TARGET: &str = "tidegate::log::rate";
 
 /// Admits the first events of each kind in a window, and reports how many were left out.
 #[derive(Debug, Default)]
-pub(super) struct Rates {
+pub(super) struct LogRates {
     /// Written by every thread that logs, and by the thread that reports lines left out.
     windows: Mutex<Windows>,
     /// Notified when a line was left out that is not reported yet.
@@ -34,7 +34,7 @@ pub(super) struct Rates {
     left_out: AtomicU64,
 }
 
-impl Rates {
+impl LogRates {
     /// Whether an event is logged.
     pub(super) fn admits(&self, event: &Event<'_>) -> bool {
         let mut fields = EventFields::default();
@@ -105,13 +105,13 @@ struct WarningKind {
 /// Counts of the current windows, by kind. Bounded, because windows that are over are removed.
 #[derive(Debug, Default)]
 struct Windows {
-    windows: HashMap<WarningKind, Window>,
+    windows: HashMap<WarningKind, LogWindow>,
     /// Counts of windows that are over.
     left_out: Vec<LeftOut>,
 }
 
 #[derive(Debug)]
-struct Window {
+struct LogWindow {
     began: Instant,
     logged: u32,
     left_out: u64,
@@ -142,7 +142,7 @@ impl Windows {
             window.left_out += 1;
             return false;
         }
-        let new = Window {
+        let new = LogWindow {
             began: now,
             logged: 1,
             left_out: 0,
@@ -156,7 +156,7 @@ impl Windows {
 
     /// The reports that are due now; at the end, all of them.
     fn due(&mut self, now: Instant, is_end: bool) -> Vec<LeftOut> {
-        let over = |_: &WarningKind, window: &mut Window| {
+        let over = |_: &WarningKind, window: &mut LogWindow| {
             is_end || now.saturating_duration_since(window.began) >= WINDOW
         };
         let mut due = std::mem::take(&mut self.left_out);
@@ -166,7 +166,7 @@ impl Windows {
         due
     }
 
-    /// When the next window with lines left out is over.
+    /// When the next window with omitted lines ends.
     fn next_due(&self) -> Option<Instant> {
         let windows = self.windows.values();
         let telling = windows.filter(|window| window.left_out > 0);
@@ -174,7 +174,7 @@ impl Windows {
     }
 }
 
-impl Window {
+impl LogWindow {
     fn left_out(self, kind: &WarningKind) -> Option<LeftOut> {
         (self.left_out > 0).then(|| LeftOut {
             pool: kind.pool.clone(),
@@ -192,7 +192,7 @@ impl LeftOut {
             pool = pool.map(field::display),
             like = self.like,
             lines = self.lines,
-            "more lines like this were left out within a second"
+            "more lines like this were omitted within a second"
         );
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Lines are handed over in memory, without waiting. The buffer is bounded in bytes. When it is full, **the newest
 //! line is dropped**, so that the first lines about a fault stay. The last quarter of the buffer is reserved for
-//! warnings and errors. Dropped lines are counted. When lines can be written again, the log tells their number at the
-//! place where they are missing. Lines that standard error refuses (a full disk, a closed descriptor) are counted in
+//! warnings and errors. Dropped lines are counted. When lines can be written again, the log has their number at the
+//! position where they are missing. Lines that standard error refuses (a full disk, a closed descriptor) are counted in
 //! the same way.
 //!
 //! The thread writes to the descriptor directly. [`std::io::Stderr`] has a lock, which the thread would hold while it
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stalled_reader_blocks_nobody_and_the_newest_lines_are_dropped() {
+    fn a_stalled_reader_blocks_no_writer_and_the_newest_lines_are_dropped() {
         let (stderr, reader) = stalled();
         stderr.push(b"the first\n", LogPriority::Usual);
         assert_eq!(reader.next(), "the first\n");

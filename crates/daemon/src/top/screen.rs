@@ -1,4 +1,4 @@
-//! A state, drawn. From 80 columns and 24 lines up; what does not fit is left out from the right.
+//! Draws a state. It needs at least 80 columns and 24 lines. Columns that do not fit are omitted from the right.
 
 use ratatui::{
     Frame,
@@ -7,9 +7,12 @@ use ratatui::{
     text::{Line, Span, Text},
     widgets::{Block, Clear, Paragraph, Row, Sparkline, Table, TableState, Wrap},
 };
-use tidegate::{escape::Escaped, run::PoolState};
+use tidegate::{escape::Escaped, run::PoolState, text::counted};
 
-use super::state::{Mode, State, TREND, name};
+use super::{
+    source::Detail,
+    state::{ScreenMode, ScreenState, TREND, name},
+};
 use tidegate::api::v1;
 
 const KEYS: [(&str, &str); 11] = [
@@ -30,13 +33,13 @@ const HINT: &str = " ? keys  Enter detail  p pause  r resume  d drain  s scale  
 
 /// Widest sparkline in the list.
 const SPARK: u16 = 20;
-/// Narrowest that tells anything.
+/// The narrowest useful width.
 const MIN_SPARK: u16 = 6;
 
 /// Eight heights of a column.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-pub(super) fn draw(frame: &mut Frame<'_>, state: &State) {
+pub(super) fn draw(frame: &mut Frame<'_>, state: &ScreenState) {
     let [head, body, message, hint] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Min(3),
@@ -51,12 +54,12 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State) {
     }
     draw_message(frame, message, state);
     frame.render_widget(Paragraph::new(HINT).add_modifier(Modifier::DIM), hint);
-    if state.mode == Mode::Help {
+    if state.mode == ScreenMode::Help {
         draw_help(frame);
     }
 }
 
-fn draw_head(frame: &mut Frame<'_>, area: Rect, state: &State) {
+fn draw_head(frame: &mut Frame<'_>, area: Rect, state: &ScreenState) {
     let total = |number: fn(&v1::Pool) -> u64| state.pools.iter().map(number).sum::<u64>();
     let title = Span::from(" tidegate ").bold();
     let line = match &state.cut_off {
@@ -68,15 +71,10 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, state: &State) {
         None => Line::from(vec![
             title,
             format!(
-                "{} {}  {} demand  {} workers  {} busy",
-                state.pools.len(),
-                if state.pools.len() == 1 {
-                    "pool"
-                } else {
-                    "pools"
-                },
+                "{}  {} demand  {}  {} busy",
+                counted(state.pools.len(), "pool"),
                 total(|pool| pool.status.demand),
-                total(|pool| pool.status.workers.live.into()),
+                counted(total(|pool| pool.status.workers.live.into()), "worker"),
                 total(|pool| pool.status.runners.busy.into()),
             )
             .into(),
@@ -85,7 +83,7 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, state: &State) {
     frame.render_widget(Paragraph::new(line), area);
 }
 
-fn draw_list(frame: &mut Frame<'_>, area: Rect, state: &State) {
+fn draw_list(frame: &mut Frame<'_>, area: Rect, state: &ScreenState) {
     if state.has_pools && state.pools.is_empty() {
         frame.render_widget(Paragraph::new(" no pools are configured"), area);
         return;
@@ -93,7 +91,7 @@ fn draw_list(frame: &mut Frame<'_>, area: Rect, state: &State) {
     let names = state.pools.iter().map(|pool| shown(pool).chars().count());
     let widest = names.max().unwrap_or(0).clamp(4, 28);
     let mut columns = vec![u16::try_from(widest).unwrap_or(28), 12, 7, 7, 6, 5, 5];
-    // What is wider than the screen is left out whole: first the totals, then the trend.
+    // Columns that do not fit are omitted completely: first the totals, then the trend.
     let room = |columns: &[u16]| {
         let gaps = u16::try_from(columns.len()).unwrap_or(0);
         area.width
@@ -138,7 +136,7 @@ fn cell(text: &str, is_number: bool) -> Text<'_> {
     Text::from(text).alignment(alignment)
 }
 
-fn row<'a>(state: &State, pool: &'a v1::Pool, trend: u16) -> Row<'a> {
+fn row<'a>(state: &ScreenState, pool: &'a v1::Pool, trend: u16) -> Row<'a> {
     let status = &pool.status;
     let number = |number: u64| Text::from(number.to_string()).alignment(Alignment::Right);
     let expected = match status.pinned {
@@ -161,7 +159,7 @@ fn row<'a>(state: &State, pool: &'a v1::Pool, trend: u16) -> Row<'a> {
 }
 
 /// The newest part of a trend as text, lowest at 0 and highest at its own maximum.
-fn spark(state: &State, pool: &v1::Pool, width: u16) -> String {
+fn spark(state: &ScreenState, pool: &v1::Pool, width: u16) -> String {
     let Some(trend) = state.trends.get(name(pool)) else {
         return String::new();
     };
@@ -179,7 +177,7 @@ fn spark(state: &State, pool: &v1::Pool, width: u16) -> String {
     newest.map(bar).collect()
 }
 
-fn draw_detail(frame: &mut Frame<'_>, area: Rect, state: &State, pool: &v1::Pool) {
+fn draw_detail(frame: &mut Frame<'_>, area: Rect, state: &ScreenState, pool: &v1::Pool) {
     let status = &pool.status;
     let mut facts = vec![Line::from(vec![
         Span::from(format!(" {} ", shown(pool))).bold(),
@@ -221,7 +219,7 @@ fn draw_detail(frame: &mut Frame<'_>, area: Rect, state: &State, pool: &v1::Pool
     draw_trend(frame, trend, state, pool);
     let detail = match &state.detail {
         Some((of, detail)) if of == name(pool) => detail.clone(),
-        _ => super::Detail::default(),
+        _ => Detail::default(),
     };
     let [decision, jobs] =
         Layout::horizontal([Constraint::Percentage(60), Constraint::Percentage(40)]).areas(below);
@@ -239,7 +237,7 @@ fn draw_detail(frame: &mut Frame<'_>, area: Rect, state: &State, pool: &v1::Pool
     );
 }
 
-fn draw_trend(frame: &mut Frame<'_>, area: Rect, state: &State, pool: &v1::Pool) {
+fn draw_trend(frame: &mut Frame<'_>, area: Rect, state: &ScreenState, pool: &v1::Pool) {
     let block = Block::bordered().title("demand, two minutes");
     let width = usize::from(area.width.saturating_sub(2)).min(TREND);
     let trend = state.trends.get(name(pool)).into_iter().flatten().copied();
@@ -252,15 +250,15 @@ fn draw_trend(frame: &mut Frame<'_>, area: Rect, state: &State, pool: &v1::Pool)
     frame.render_widget(sparkline, area);
 }
 
-fn draw_message(frame: &mut Frame<'_>, area: Rect, state: &State) {
+fn draw_message(frame: &mut Frame<'_>, area: Rect, state: &ScreenState) {
     let selected = state.pool().map_or_else(String::new, shown);
     let line = match &state.mode {
-        Mode::Scale(typed) => {
+        ScreenMode::Scale(typed) => {
             let prompt = format!(" workers of {selected}: {typed}_  (Enter pins, Esc cancels)");
             Line::from(prompt).bold()
         }
-        Mode::Drain => Line::from(format!(" drain {selected}? y or n")).bold(),
-        Mode::List | Mode::Detail | Mode::Help => match &state.message {
+        ScreenMode::Drain => Line::from(format!(" drain {selected}? y or n")).bold(),
+        ScreenMode::List | ScreenMode::Detail | ScreenMode::Help => match &state.message {
             Some(message) => {
                 let tone = match message.is_error {
                     true => tone(state, Tone::Bad),
@@ -318,7 +316,7 @@ fn of(state: PoolState) -> Tone {
 }
 
 /// Without colours what matters is bold.
-fn tone(state: &State, tone: Tone) -> Style {
+fn tone(state: &ScreenState, tone: Tone) -> Style {
     let style = Style::new();
     match (state.color, tone) {
         (false, Tone::Bad | Tone::Warn) => style.add_modifier(Modifier::BOLD),
@@ -343,13 +341,13 @@ mod tests {
         },
     };
 
-    fn screen(state: &State, width: u16, height: u16) -> Terminal<TestBackend> {
+    fn screen(state: &ScreenState, width: u16, height: u16) -> Terminal<TestBackend> {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| draw(frame, state)).unwrap();
         terminal
     }
 
-    fn text(state: &State, width: u16, height: u16) -> String {
+    fn text(state: &ScreenState, width: u16, height: u16) -> String {
         screen(state, width, height).backend().to_string()
     }
 
@@ -387,14 +385,14 @@ mod tests {
         for (width, height) in [(1, 1), (10, 3), (80, 2), (3, 40)] {
             let _ = text(&state, width, height);
         }
-        state.mode = Mode::Help;
+        state.mode = ScreenMode::Help;
         let _ = text(&state, 20, 5);
     }
 
     #[test]
-    fn there_is_no_colour_where_none_is_wanted() {
+    fn there_is_no_colour_if_none_is_wanted() {
         let mut state = with_pools(&["thumbnails"]);
-        let coloured = |state: &State| {
+        let coloured = |state: &ScreenState| {
             let terminal = screen(state, 80, 24);
             let cells = terminal.backend().buffer().content().to_vec();
             cells
@@ -407,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_wrote_moves_no_cursor() {
+    fn foreign_text_moves_no_cursor() {
         let mut state = with_pools(&["a"]);
         let _ = state.take(Event::Refused("\u{1b}[2Jgone".to_owned()));
         assert!(text(&state, 80, 24).contains("\\u{1b}[2Jgone"));

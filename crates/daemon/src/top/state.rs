@@ -1,10 +1,10 @@
-//! What the screen shows, and what a key means. Synchronous, so that tests can type.
+//! The content of the screen, and the meaning of the keys. Synchronous, so that tests can send keys.
 
 use std::collections::{HashMap, VecDeque};
 
 use ratatui::crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use super::{Detail, Steer};
+use super::source::{Detail, Steer};
 use tidegate::api::v1;
 
 /// Snapshots that a sparkline has: two minutes.
@@ -13,10 +13,10 @@ pub(super) const TREND: usize = 120;
 /// Digits of a number of workers that can be typed.
 const DIGITS: usize = 6;
 
-/// What happened.
+/// An event of the screen.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A second is over.
+    /// A second has passed.
     Tick,
     /// A key, or another size.
     Key(event::Event),
@@ -26,13 +26,13 @@ pub(super) enum Event {
     Detail(String, Detail),
     /// The supervisor did not answer.
     Failed(String),
-    /// What came of steering.
+    /// The result of an order.
     Said(String),
     /// The supervisor refused to be steered.
     Refused(String),
 }
 
-/// What to ask the supervisor for.
+/// A request to the supervisor.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ask {
     Pools,
@@ -40,7 +40,7 @@ pub(super) enum Ask {
     Steer(String, Steer),
 }
 
-/// What comes next.
+/// The next step.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Next {
@@ -49,14 +49,14 @@ pub(super) enum Next {
     Quit,
 }
 
-/// What keys go to.
+/// The part of the screen that gets the keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(super) enum ScreenMode {
     /// The list of pools.
     List,
     /// One pool.
     Detail,
-    /// The keys, over what was there before.
+    /// The list of keys, over the former view.
     Help,
     /// A number of workers is typed.
     Scale(String),
@@ -66,40 +66,40 @@ pub(super) enum Mode {
 
 /// A line for the person, and whether it is bad news.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Message {
+pub(super) struct ScreenMessage {
     pub(super) text: String,
     pub(super) is_error: bool,
 }
 
 /// Everything that is shown.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct ScreenState {
     pub(super) color: bool,
     pub(super) pools: Vec<v1::Pool>,
     /// Demand of each pool, the newest last.
     pub(super) trends: HashMap<String, VecDeque<u64>>,
     selected: Option<String>,
-    pub(super) mode: Mode,
-    /// Where a prompt or the help goes back to.
-    below: Mode,
+    pub(super) mode: ScreenMode,
+    /// The view after a prompt or the help.
+    below: ScreenMode,
     pub(super) detail: Option<(String, Detail)>,
-    pub(super) message: Option<Message>,
-    /// Why the numbers are old, where they are.
+    pub(super) message: Option<ScreenMessage>,
+    /// Why the numbers are out of date, if they are.
     pub(super) cut_off: Option<String>,
     /// Whether there was a snapshot yet.
     pub(super) has_pools: bool,
     is_asking: bool,
 }
 
-impl State {
+impl ScreenState {
     pub(super) fn new(color: bool) -> Self {
         Self {
             color,
             pools: Vec::new(),
             trends: HashMap::new(),
             selected: None,
-            mode: Mode::List,
-            below: Mode::List,
+            mode: ScreenMode::List,
+            below: ScreenMode::List,
             detail: None,
             message: None,
             cut_off: None,
@@ -122,13 +122,15 @@ impl State {
     /// Whether one pool fills the screen: a prompt or the help over it counts.
     pub(super) fn shows_detail(&self) -> bool {
         match self.mode {
-            Mode::List => false,
-            Mode::Detail => true,
-            Mode::Help | Mode::Scale(_) | Mode::Drain => self.below == Mode::Detail,
+            ScreenMode::List => false,
+            ScreenMode::Detail => true,
+            ScreenMode::Help | ScreenMode::Scale(_) | ScreenMode::Drain => {
+                self.below == ScreenMode::Detail
+            }
         }
     }
 
-    /// Takes an event in, and says what comes next.
+    /// Processes an event, and returns the next action.
     pub(super) fn take(&mut self, event: Event) -> Next {
         match event {
             Event::Tick => self.ask_anew(),
@@ -155,7 +157,7 @@ impl State {
     }
 
     fn say(&mut self, text: String, is_error: bool) -> Next {
-        self.message = Some(Message { text, is_error });
+        self.message = Some(ScreenMessage { text, is_error });
         // At once, so that the change is seen.
         self.is_asking = false;
         self.ask_anew()
@@ -193,7 +195,7 @@ impl State {
         let place = self.place();
         self.pools = pools;
         if self.place().is_none() {
-            // The pool has gone, or there was none: the one in its place.
+            // The pool was removed, or none was selected: the pool in its position.
             let place = place.unwrap_or(0).min(self.pools.len().saturating_sub(1));
             self.selected = self.pools.get(place).map(|pool| name(pool).to_owned());
         }
@@ -204,31 +206,33 @@ impl State {
             return Next::Quit;
         }
         match self.mode.clone() {
-            Mode::Scale(typed) => self.key_of_scale(key.code, typed),
-            Mode::Drain => {
+            ScreenMode::Scale(typed) => self.key_of_scale(key.code, typed),
+            ScreenMode::Drain => {
                 self.mode = self.below.clone();
                 match key.code {
                     KeyCode::Char('y' | 'Y') => self.steer(Steer::Drain),
                     _ => Next::Draw,
                 }
             }
-            Mode::Help => {
+            ScreenMode::Help => {
                 self.mode = self.below.clone();
                 Next::Draw
             }
-            Mode::List | Mode::Detail => self.key_of_view(key.code),
+            ScreenMode::List | ScreenMode::Detail => self.key_of_view(key.code),
         }
     }
 
     fn key_of_view(&mut self, key: KeyCode) -> Next {
         match key {
             KeyCode::Char('q') => Next::Quit,
-            KeyCode::Esc | KeyCode::Backspace | KeyCode::Left if self.mode == Mode::Detail => {
-                self.mode = Mode::List;
+            KeyCode::Esc | KeyCode::Backspace | KeyCode::Left
+                if self.mode == ScreenMode::Detail =>
+            {
+                self.mode = ScreenMode::List;
                 Next::Draw
             }
-            KeyCode::Enter | KeyCode::Right if self.mode == Mode::List => {
-                self.mode = Mode::Detail;
+            KeyCode::Enter | KeyCode::Right if self.mode == ScreenMode::List => {
+                self.mode = ScreenMode::Detail;
                 self.detail = None;
                 self.ask_detail()
                     .map_or(Next::Draw, |ask| Next::Ask(vec![ask]))
@@ -242,9 +246,9 @@ impl State {
             KeyCode::Char('p') => self.steer(Steer::Pause),
             KeyCode::Char('r') => self.steer(Steer::Resume),
             KeyCode::Char('a') => self.steer(Steer::Scale(None)),
-            KeyCode::Char('s') => self.open(Mode::Scale(String::new())),
-            KeyCode::Char('d') => self.open(Mode::Drain),
-            KeyCode::Char('?' | 'h') => self.open(Mode::Help),
+            KeyCode::Char('s') => self.open(ScreenMode::Scale(String::new())),
+            KeyCode::Char('d') => self.open(ScreenMode::Drain),
+            KeyCode::Char('?' | 'h') => self.open(ScreenMode::Help),
             _ => Next::Draw,
         }
     }
@@ -253,11 +257,11 @@ impl State {
         match key {
             KeyCode::Char(digit) if digit.is_ascii_digit() && typed.len() < DIGITS => {
                 typed.push(digit);
-                self.mode = Mode::Scale(typed);
+                self.mode = ScreenMode::Scale(typed);
             }
             KeyCode::Backspace => {
                 typed.pop();
-                self.mode = Mode::Scale(typed);
+                self.mode = ScreenMode::Scale(typed);
             }
             KeyCode::Enter => {
                 self.mode = self.below.clone();
@@ -272,8 +276,8 @@ impl State {
     }
 
     /// Opens a prompt or the help. A prompt is about a pool, so there must be one.
-    fn open(&mut self, mode: Mode) -> Next {
-        if mode == Mode::Help || self.selected.is_some() {
+    fn open(&mut self, mode: ScreenMode) -> Next {
+        if mode == ScreenMode::Help || self.selected.is_some() {
             self.below = std::mem::replace(&mut self.mode, mode);
             self.message = None;
         }
@@ -323,18 +327,18 @@ pub(super) mod tests {
         serde_json::from_value(view).unwrap()
     }
 
-    pub(in crate::top) fn with_pools(names: &[&str]) -> State {
-        let mut state = State::new(true);
+    pub(in crate::top) fn with_pools(names: &[&str]) -> ScreenState {
+        let mut state = ScreenState::new(true);
         let pools = names.iter().map(|name| pool(name, 120)).collect();
         let _ = state.take(Event::Pools(pools));
         state
     }
 
-    fn press(state: &mut State, key: KeyCode) -> Next {
+    fn press(state: &mut ScreenState, key: KeyCode) -> Next {
         state.take(Event::Key(event::Event::Key(KeyEvent::from(key))))
     }
 
-    fn type_text(state: &mut State, text: &str) -> Next {
+    fn type_text(state: &mut ScreenState, text: &str) -> Next {
         let mut next = Next::Draw;
         for letter in text.chars() {
             next = press(state, KeyCode::Char(letter));
@@ -344,7 +348,7 @@ pub(super) mod tests {
 
     #[test]
     fn asks_once_until_the_supervisor_answers() {
-        let mut state = State::new(true);
+        let mut state = ScreenState::new(true);
         assert_eq!(state.take(Event::Tick), Next::Ask(vec![Ask::Pools]));
         assert_eq!(state.take(Event::Tick), Next::Draw);
         assert_eq!(state.take(Event::Failed("gone".to_owned())), Next::Draw);
@@ -367,7 +371,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_pool_that_goes_leaves_the_selection_to_its_neighbour() {
+    fn when_the_selected_pool_is_removed_the_next_one_is_selected() {
         let mut state = with_pools(&["a", "b", "c"]);
         let _ = press(&mut state, KeyCode::Down);
         let _ = state.take(Event::Pools(vec![pool("a", 1), pool("c", 1)]));
@@ -392,15 +396,15 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_number_is_typed_for_scale() {
+    fn digits_typed_after_the_scale_key_set_the_number_of_workers() {
         let mut state = with_pools(&["a"]);
         let _ = type_text(&mut state, "s1x2");
-        assert_eq!(state.mode, Mode::Scale("12".to_owned()));
+        assert_eq!(state.mode, ScreenMode::Scale("12".to_owned()));
         let _ = press(&mut state, KeyCode::Backspace);
         let next = press(&mut state, KeyCode::Enter);
         let steer = Steer::Scale(Some(1));
         assert_eq!(next, Next::Ask(vec![Ask::Steer("a".to_owned(), steer)]));
-        assert_eq!(state.mode, Mode::List);
+        assert_eq!(state.mode, ScreenMode::List);
         let _ = type_text(&mut state, "s");
         assert_eq!(
             press(&mut state, KeyCode::Enter),
@@ -410,7 +414,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_drain_wants_a_yes() {
+    fn a_drain_asks_for_confirmation() {
         let mut state = with_pools(&["a"]);
         assert_eq!(type_text(&mut state, "dn"), Next::Draw);
         let drain = Next::Ask(vec![Ask::Steer("a".to_owned(), Steer::Drain)]);
@@ -425,9 +429,9 @@ pub(super) mod tests {
         let _ = type_text(&mut state, "?");
         assert!(state.shows_detail());
         let _ = press(&mut state, KeyCode::Esc);
-        assert_eq!(state.mode, Mode::Detail);
+        assert_eq!(state.mode, ScreenMode::Detail);
         let _ = press(&mut state, KeyCode::Esc);
-        assert_eq!(state.mode, Mode::List);
+        assert_eq!(state.mode, ScreenMode::List);
         assert_eq!(press(&mut state, KeyCode::Char('q')), Next::Quit);
     }
 

@@ -1,4 +1,4 @@
-//! The terminal: taken over at the start, given back at the end, whatever the end is.
+//! The terminal: taken over at the start, and restored at the end, however the program ends.
 
 use std::io::{self, IsTerminal, Stdout};
 
@@ -21,7 +21,7 @@ impl Terminal {
     pub(super) fn open() -> io::Result<Self> {
         if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
             let why =
-                "standard input and output are no terminal; `tidegate status` prints the same";
+                "standard input and output are not a terminal; `tidegate status` prints the same";
             return Err(io::Error::other(why));
         }
         enable_raw_mode()?;
@@ -44,7 +44,7 @@ impl Drop for Terminal {
     }
 }
 
-/// What can be done about a terminal that does not take this is nothing.
+/// Errors are ignored: nothing can be done if the terminal refuses this.
 fn give_back() {
     let _ = execute!(io::stdout(), LeaveAlternateScreen, cursor::Show);
     let _ = disable_raw_mode();

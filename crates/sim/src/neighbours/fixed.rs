@@ -1,12 +1,12 @@
-//! A fixed pool: the same number of workers all the time, whatever the queue holds.
+//! A fixed pool: the same number of workers all the time, for any depth of the queue.
 
 use std::time::Duration;
 
 use tidegate_core::decide::Moment;
 
-use crate::{run::Scaler, world::World};
+use crate::{scaler::Scaler, world::World};
 
-/// A fixed pool has nothing to look at.
+/// A fixed pool ignores the queue.
 const LOOK: Duration = Duration::from_secs(3600);
 
 pub(super) struct Fixed {

@@ -10,13 +10,13 @@
 //!
 //! Only ready jobs count. A pool has one queue here, so its share is 1 if it has ready jobs: `desired` is `max`. With an
 //! empty queue it is `min`. Every 3 s the number moves by 1 towards `desired`. A supervisor starts with `max` processes.
-//! A process that is told to go finishes its job first.
+//! A process that is told to stop finishes its job first.
 
 use std::time::Duration;
 
 use tidegate_core::decide::Moment;
 
-use crate::{run::Scaler, world::World};
+use crate::{scaler::Scaler, world::World};
 
 const COOLDOWN: Duration = Duration::from_secs(3);
 const SHIFT: u32 = 1;
@@ -104,7 +104,7 @@ mod tests {
 
     /// The examples of Horizon's own `AutoScalerTest`.
     #[test]
-    fn moves_as_horizons_own_examples_do() {
+    fn gives_the_results_of_horizons_own_examples() {
         let balance = steps(20, &[(10, 200.0), (10, 100.0)], 4);
         assert_eq!(balance, [[11, 9], [12, 8], [13, 7], [13, 7]].map(Vec::from));
         let empty = steps(10, &[(5, 0.0), (5, 0.0)], 4);

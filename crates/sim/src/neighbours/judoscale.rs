@@ -12,13 +12,13 @@
 //!
 //! The upper end is `TIME`. Judoscale leaves the lower end to its users: here it is half of the upper end. The pause
 //! between two steps up is a setting too: here it is the 10 s between two measurements. The range of workers is 1 to `max`. A worker
-//! that is told to go finishes its job.
+//! that is told to stop finishes its job.
 
 use std::time::Duration;
 
 use tidegate_core::decide::Moment;
 
-use crate::{run::Scaler, world::World};
+use crate::{scaler::Scaler, world::World};
 
 const METRICS: Duration = Duration::from_secs(10);
 const SAMPLE: Duration = Duration::from_secs(1);
@@ -115,7 +115,7 @@ mod tests {
     /// Judoscale's page: up one at a time while the queue time is above the range; down after 10 minutes below it, and
     /// again after 10 more.
     #[test]
-    fn climbs_at_each_metric_and_descends_every_ten_minutes() {
+    fn grows_at_each_metric_and_shrinks_every_ten_minutes() {
         let mut range = Range::new(Duration::from_secs(1), Duration::from_secs(5));
         let mut workers = 2;
         let mut step = |second: u64, queue_time: f64| {
@@ -129,7 +129,7 @@ mod tests {
             .collect();
         let downs: Vec<usize> = (1..calm.len()).filter(|n| calm[*n] < calm[n - 1]).collect();
         assert_eq!(downs, [59, 119, 179]);
-        // One metric within the range, and the ten minutes begin anew.
+        // One metric within the range, and the ten minutes begin again.
         assert_eq!(
             [step(1850, 2.0), step(1860, 0.1), step(2440, 0.1)],
             [1, 1, 1]

@@ -19,13 +19,14 @@
 //! - To 0: if the queue was empty at every poll of the last 300 s.
 //!
 //! Kubernetes stops the newest pods and does not know which are busy. A program that does not handle SIGTERM loses its
-//! job: the message goes back to the queue, and the job runs again from the start. So it is here (`interrupted`).
+//! job: the message goes back to the queue, and the job runs again from the start. The model does the same
+//! (`interrupted`).
 
 use std::{collections::VecDeque, num::NonZeroU32, time::Duration};
 
 use tidegate_core::decide::Moment;
 
-use crate::{run::Scaler, world::World};
+use crate::{scaler::Scaler, world::World};
 
 const POLL: Duration = Duration::from_secs(30);
 const SYNC: Duration = Duration::from_secs(15);
@@ -174,9 +175,9 @@ mod tests {
         Hpa::new(target, 100)
     }
 
-    /// KEDA's page on RabbitMQ: with a target of 20, a queue of 60 messages wants 3 pods.
+    /// KEDA's page on RabbitMQ: with a target of 20, a queue of 60 messages needs 3 pods.
     #[test]
-    fn sixty_messages_want_three_pods_of_twenty_each() {
+    fn sixty_messages_need_three_pods_with_twenty_each() {
         assert_eq!(hpa(20).desired(at(0), 60, 1), 3);
     }
 
@@ -194,7 +195,7 @@ mod tests {
 
     /// Kubernetes' default behaviour: 4 pods or 100 % every 15 s, whichever is more.
     #[test]
-    fn grows_by_the_larger_of_four_pods_and_twice_the_pods() {
+    fn grows_by_at_most_four_pods_or_to_twice_the_pods() {
         let mut hpa = hpa(1);
         let mut pods = 1;
         let mut seen = Vec::new();

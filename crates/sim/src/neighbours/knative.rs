@@ -10,17 +10,17 @@
 //! target  = JOBS * 0.7
 //! stable  = ceil(average of 60 s / target), within [floor(ready pods / 2), 1000 * ready pods]
 //! panic   = ceil(average of  6 s / target), within the same bounds
-//! panics if ceil(average of 6 s / target) / ready pods >= 2, until that was not so for 60 s
-//! desired = stable; in panic the highest of stable and panic since the panic began, so it never shrinks in panic
+//! panic begins if ceil(average of 6 s / target) / ready pods >= 2, and ends when this was false for 60 s desired =
+//! stable; in panic the highest of stable and panic since the panic began, so it never shrinks in panic
 //! ```
 //!
-//! A pod that is told to go finishes its request first: Knative drains the pod before it ends it.
+//! A pod that is told to stop finishes its request first: Knative drains the pod before it ends it.
 
 use std::{collections::VecDeque, num::NonZeroU32, time::Duration};
 
 use tidegate_core::decide::Moment;
 
-use crate::{run::Scaler, world::World};
+use crate::{scaler::Scaler, world::World};
 
 const SAMPLE: Duration = Duration::from_secs(1);
 const TICKS: u32 = 2;
@@ -149,7 +149,7 @@ mod tests {
 
     /// The examples of Knative's own `autoscaler_test.go`: target, then `(seconds, stable, panic, ready)` and the pods.
     #[test]
-    fn sizes_as_knatives_own_examples_do() {
+    fn gives_the_results_of_knatives_own_examples() {
         type Example<'a> = (&'a str, f64, &'a [(u64, f64, f64, u32, u32)]);
         let examples: [Example<'_>; 5] = [
             (
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn never_shrinks_in_panic_and_at_most_halves_after_it() {
+    fn never_shrinks_in_panic_mode_and_at_most_halves_after_it() {
         let mut autoscaler = Autoscaler::new(1.0);
         assert_eq!(autoscaler.desired(at(0), 10.0, 100.0, 10), 100);
         assert_eq!(autoscaler.desired(at(30), 5.0, 1.0, 100), 100);

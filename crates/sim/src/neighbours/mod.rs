@@ -1,7 +1,7 @@
 //! Neighbours: other autoscalers, as reference models.
 //!
-//! Each module has the formula of one, says where it is from, and tests it on worked examples of that source. All of
-//! them have workers that come up whole: a worker takes its first job after the start-up time.
+//! Each module has the formula of one autoscaler and its source, and tests it on worked examples of that source. In all
+//! of them a worker takes its first job after the start-up time.
 
 mod fixed;
 mod horizon;
@@ -11,7 +11,7 @@ mod knative;
 
 use std::{fmt, num::NonZeroU32, str::FromStr, time::Duration};
 
-use crate::run::Scaler;
+use crate::scaler::Scaler;
 
 /// Another autoscaler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,11 +19,11 @@ use crate::run::Scaler;
 pub enum Neighbour {
     /// The same number of workers all the time.
     Fixed(u32),
-    /// KEDA's RabbitMQ scaler with Kubernetes' horizontal pod autoscaler, with so many messages for each pod.
+    /// KEDA's RabbitMQ scaler with Kubernetes' horizontal pod autoscaler, with this number of messages for each pod.
     Keda(NonZeroU32),
     /// Laravel Horizon's automatic balancing.
     Horizon,
-    /// Knative's pod autoscaler, with so many jobs for each pod.
+    /// Knative's pod autoscaler, with this number of jobs for each pod.
     Knative(NonZeroU32),
     /// Judoscale's range of queue times, with this upper end.
     Judoscale(Duration),

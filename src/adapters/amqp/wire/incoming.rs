@@ -5,7 +5,10 @@ use std::collections::HashMap;
 use tidegate_core::text::first_bytes;
 
 use super::{
-    FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_MAX, FRAME_METHOD, FRAME_MIN, HEAD,
+    frame::{
+        FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_MAX, FRAME_METHOD, FRAME_MIN,
+        HEAD,
+    },
     grammar::{Cursor, LAPIN_REQUIREMENTS, ValueKind, is_container, is_plain},
     mark,
 };

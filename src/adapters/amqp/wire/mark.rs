@@ -2,7 +2,7 @@
 //!
 //! A marked content header has exactly one header. Its name is a secret of this process, and its value is the length
 //! of the *preface*: the bytes at the start of the body that do not belong to the body. Nobody outside knows the
-//! name, so nobody else can mark a message. When lapin drops a message, its preface is dropped with its body, so no
+//! name, so no publisher can mark a message. When lapin drops a message, its preface is dropped with its body, so no
 //! other state is needed. A body can have several frames, so a list of any size fits.
 
 use std::{collections::BTreeMap, sync::OnceLock};
@@ -12,7 +12,10 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-use super::{FRAME_END, FRAME_HEADER, HEAD, grammar::flag};
+use super::{
+    frame::{FRAME_END, FRAME_HEADER, HEAD},
+    grammar::flag,
+};
 
 /// Class `basic`, the only class with content.
 pub(super) const CLASS_BASIC: u16 = 60;

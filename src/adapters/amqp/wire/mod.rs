@@ -1,4 +1,4 @@
-//! A stream between the socket and lapin, so that no odd message does more harm than to itself.
+//! A stream between the socket and lapin, so that a malformed message affects no other message.
 //!
 //! Lapin closes the connection when a text is not UTF-8. Its parser recurses, so a header that is nested a few
 //! thousand levels deep overflows the stack. AMQP allows both. So every frame is checked before lapin sees it,
@@ -13,6 +13,7 @@
 //!
 //! Public only for benchmarks and fuzzing. Nothing here is part of the library's interface.
 
+mod frame;
 mod grammar;
 mod incoming;
 mod list;
@@ -24,25 +25,16 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 
 use self::incoming::Preface;
-pub(super) use self::stream::{WireRuntime, runtime};
+pub(super) use self::{
+    frame::FRAME_MAX,
+    stream::{WireRuntime, runtime},
+};
 pub use self::{
     incoming::{FrameAction, FrameError, IncomingFrames},
     outgoing::OutgoingFrames,
     stream::Wire,
 };
-pub(super) use crate::config::FRAME_MAX;
 use crate::queue::{Headers, Message, Properties, QueueError, QueueErrorKind, RawTexts};
-
-const FRAME_METHOD: u8 = 1;
-const FRAME_HEADER: u8 = 2;
-const FRAME_BODY: u8 = 3;
-const FRAME_HEARTBEAT: u8 = 8;
-const FRAME_END: u8 = 0xce;
-/// Size of type, channel and size, in bytes.
-const HEAD: usize = 7;
-
-/// Smallest frame size that can be agreed, in bytes.
-const FRAME_MIN: u32 = 4096;
 
 /// Whether bytes begin with a table that lapin's parser can read.
 pub(super) fn begins_with_table(bytes: &[u8]) -> bool {

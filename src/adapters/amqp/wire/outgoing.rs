@@ -1,7 +1,10 @@
 //! Frames to the broker. They pass unchanged, except that a marked content header is replaced by the real one, which
 //! lapin writes at the start of the body. Pure.
 
-use super::{FRAME_BODY, FRAME_END, FRAME_HEADER, HEAD, mark};
+use super::{
+    frame::{FRAME_BODY, FRAME_END, FRAME_HEADER, HEAD},
+    mark,
+};
 
 /// The protocol header, sent once, before all frames. It is as long as an empty frame.
 const PROTOCOL: &[u8] = b"AMQP";

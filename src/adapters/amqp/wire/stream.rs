@@ -133,7 +133,7 @@ impl<S> Wire<S> {
         Ok(read)
     }
 
-    /// The same for bytes that were read earlier. They stay in place, so that a queue full of odd messages is not
+    /// The same for bytes that were read earlier. They stay in place, so that a queue full of malformed messages is not
     /// copied once for each message.
     fn sift_behind(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.pass == 0 {

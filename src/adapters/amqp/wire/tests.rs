@@ -8,7 +8,7 @@ use futures_util::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
 };
 
-use super::*;
+use super::{frame::*, *};
 use crate::queue::{HeaderValue, UnreadValue, header_size};
 
 const FRAME_MAX_USUAL: u32 = 131_072;
@@ -71,7 +71,7 @@ fn nested(levels: usize, tag: u8) -> Vec<u8> {
 }
 
 /// All frames that lapin's parser reads. Panics where lapin would close the connection.
-fn lapins(mut bytes: &[u8]) -> Vec<AMQPFrame> {
+fn parsed_by_lapin(mut bytes: &[u8]) -> Vec<AMQPFrame> {
     let mut frames = Vec::new();
     while !bytes.is_empty() {
         let (rest, frame) = parse_frame(bytes).expect("lapin reads it");
@@ -84,12 +84,12 @@ fn lapins(mut bytes: &[u8]) -> Vec<AMQPFrame> {
 /// The message that our code makes from what lapin read.
 fn arrived(frames: &[AMQPFrame]) -> (Properties, Headers, Vec<u8>) {
     let [AMQPFrame::Header(_, header), bodies @ ..] = frames else {
-        panic!("the first frame is no content header: {frames:?}");
+        panic!("the first frame is not a content header: {frames:?}");
     };
     let mut body = Vec::new();
     for frame in bodies {
         let AMQPFrame::Body(_, part) = frame else {
-            panic!("a frame after the header is no body");
+            panic!("a frame after the header is not a body frame");
         };
         body.extend_from_slice(part);
     }
@@ -111,7 +111,7 @@ fn a_text_that_is_not_utf8_is_shown_escaped_and_sent_as_it_came() {
     let Ok(FrameAction::Replace(_, with)) = agreed().look(&frame) else {
         panic!("the frame is not replaced");
     };
-    let (properties, headers, body) = arrived(&lapins(&with));
+    let (properties, headers, body) = arrived(&parsed_by_lapin(&with));
     assert_eq!(
         properties.correlation_id.as_deref(),
         Some(r"\xff\xfe\x80raw")
@@ -121,7 +121,7 @@ fn a_text_that_is_not_utf8_is_shown_escaped_and_sent_as_it_came() {
 }
 
 #[test]
-fn values_of_any_depth_are_cut_for_jobs_and_whole_on_copies() {
+fn deeply_nested_values_are_cut_for_jobs_and_whole_on_copies() {
     for tag in [b'F', b'A'] {
         for levels in [63, 64, 65, 66, 2_000, 30_000] {
             let list = nested(levels, tag);
@@ -131,13 +131,13 @@ fn values_of_any_depth_are_cut_for_jobs_and_whole_on_copies() {
             let look = frame_size_agreed.look(&frame).expect("it is accepted");
             if levels <= grammar::MAX_DEPTH {
                 assert_eq!(look, FrameAction::Pass(frame.len()), "{levels}");
-                lapins(&frame);
+                parsed_by_lapin(&frame);
                 continue;
             }
             let FrameAction::Replace(_, with) = look else {
                 panic!("{levels} levels are not replaced");
             };
-            let (properties, headers, _) = arrived(&lapins(&with));
+            let (properties, headers, _) = arrived(&parsed_by_lapin(&with));
             // Dropping, copying, comparing, measuring and showing never recurse deeper than the bound.
             let copy = headers.clone();
             assert_eq!(copy, headers);
@@ -183,7 +183,7 @@ fn a_deep_value_that_is_malformed_is_not_sent_back() {
 }
 
 #[test]
-fn a_content_header_beyond_the_frame_arrives_whole() {
+fn a_content_header_larger_than_a_frame_arrives_whole() {
     let mut list = vec![0x20, 0];
     let value = vec![b'x'; 200_000];
     list.extend_from_slice(&(1 + 1 + 1 + 4 + value.len() as u32).to_be_bytes());
@@ -195,7 +195,7 @@ fn a_content_header_beyond_the_frame_arrives_whole() {
         panic!("the frame is not replaced");
     };
     with.extend(framed(FRAME_BODY, 1, b"abc"));
-    let frames = lapins(&with);
+    let frames = parsed_by_lapin(&with);
     let (_, headers, body) = arrived(&frames);
     assert_eq!(body, b"abc");
     assert_eq!(headers["h"], HeaderValue::Text(Bytes::from(value)));
@@ -218,14 +218,14 @@ fn a_routing_key_that_is_not_utf8_reaches_the_message() {
     else {
         panic!("the frame is not replaced");
     };
-    lapins(&with);
-    // The content header of another channel does not take them.
+    parsed_by_lapin(&with);
+    // The content header of another channel does not use these names.
     let other = header_frame(8, 0, &[0, 0]);
     assert_eq!(incoming.look(&other), Ok(FrameAction::Pass(other.len())));
     let Ok(FrameAction::Replace(_, with)) = incoming.look(&header_frame(9, 0, &[0, 0])) else {
         panic!("the names do not arrive with it");
     };
-    let frames = lapins(&with);
+    let frames = parsed_by_lapin(&with);
     let [AMQPFrame::Header(..), AMQPFrame::Body(_, preface)] = frames.as_slice() else {
         panic!("{frames:?}");
     };
@@ -248,7 +248,7 @@ fn long_names_that_are_not_utf8_still_fit_a_short_string() {
     else {
         panic!("the frame is not replaced");
     };
-    lapins(&with);
+    parsed_by_lapin(&with);
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn frames_larger_than_agreed_are_refused_before_they_arrive() {
 }
 
 #[test]
-fn a_broker_without_a_frame_limit_is_given_ours() {
+fn a_broker_without_a_frame_limit_gets_our_limit() {
     for (said, asked, heard, agreed) in [
         (0, None, FRAME_MAX, FRAME_MAX),
         (u32::MAX, None, FRAME_MAX, FRAME_MAX),
@@ -318,7 +318,7 @@ fn a_method_that_only_clients_send_is_refused_whatever_its_tables_hold() {
     let Ok(FrameAction::Replace(_, with)) = IncomingFrames::new(None).look(&frame) else {
         panic!("its table is not replaced");
     };
-    lapins(&with);
+    parsed_by_lapin(&with);
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn a_stream_ends_at_a_frame_that_breaks_the_grammar() {
 }
 
 #[test]
-fn a_publish_that_lapin_drops_half_way_takes_nothing_of_the_next() {
+fn a_publish_that_lapin_drops_half_way_consumes_nothing_of_the_next_one() {
     let close_ok = framed(FRAME_METHOD, 2, b"\0\x14\0\x29");
     let plain = [header_frame(2, 2, &[0, 0]), framed(FRAME_BODY, 2, b"ab")].concat();
     let other = framed(FRAME_HEARTBEAT, 0, b"");
@@ -375,7 +375,7 @@ fn names_of_a_delivery_without_content_are_not_used_for_the_next() {
 }
 
 #[test]
-fn a_greeting_that_is_nested_too_deep_is_no_table() {
+fn a_greeting_that_is_nested_too_deep_is_not_a_table() {
     assert!(begins_with_table(&nested(64, b'F')[2..]));
     assert!(!begins_with_table(&nested(65, b'F')[2..]));
     assert!(!begins_with_table(b"\0\0\0\x01"));

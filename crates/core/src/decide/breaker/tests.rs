@@ -28,7 +28,7 @@ fn after(rules: BreakerRules, jobs: &[(u64, char)]) -> Breaker {
 }
 
 #[test]
-fn it_opens_when_enough_of_enough_jobs_failed_within_the_window() {
+fn it_opens_if_enough_jobs_ended_in_the_window_and_enough_of_them_failed() {
     type Jobs<'a> = &'a [(u64, char)];
     let table: [(&str, Jobs<'_>, bool); 9] = [
         ("nothing", &[], false),
@@ -78,7 +78,7 @@ fn the_cause_says_how_many_failed_and_of_what() {
     breaker.ended(at(12), at(13), BreakerSignal::Failed("exit code 2"));
     assert_eq!(
         breaker.cause(),
-        Some("breaker open: a trial failed; last: exit code 2")
+        Some("breaker open: 1 trial failed; last: exit code 2")
     );
     breaker.ended(at(33), at(34), BreakerSignal::Unproven("exit code 127"));
     assert_eq!(
@@ -108,7 +108,7 @@ fn each_trial_that_fails_doubles_the_pause_up_to_eight_times() {
 }
 
 #[test]
-fn a_trial_that_does_not_fail_closes_it_and_the_window_starts_afresh() {
+fn a_trial_that_does_not_fail_closes_it_and_starts_a_new_window() {
     let mut breaker = after(RULES, &[(0, '-'), (0, '-'), (0, '-'), (0, '-')]);
     breaker.ended(at(10), at(11), BreakerSignal::Answered);
     assert_eq!(breaker.state(at(11)), BreakerState::Closed);
@@ -123,7 +123,7 @@ fn a_trial_that_does_not_fail_closes_it_and_the_window_starts_afresh() {
 }
 
 #[test]
-fn the_wave_that_ran_when_it_opened_changes_nothing_more() {
+fn jobs_that_were_running_when_it_opened_change_nothing() {
     let mut breaker = after(RULES, &[(5, '-'), (5, '-'), (5, '-'), (5, '-')]);
     let until = at(15);
     for (end, ending) in [
@@ -143,7 +143,7 @@ fn the_wave_that_ran_when_it_opened_changes_nothing_more() {
 }
 
 #[test]
-fn a_change_of_rules_counts_anew_and_measures_a_running_pause_anew() {
+fn new_rules_start_a_new_window_and_set_the_length_of_a_running_pause() {
     let mut closed = after(RULES, &[(1, '-'), (1, '-'), (1, '-')]);
     closed.set_rules(RULES);
     closed.ended(at(1), at(1), BreakerSignal::Failed("exit code 1"));
@@ -183,7 +183,7 @@ fn a_pause_can_be_cut_short() {
 proptest! {
     /// Compares with a model that remembers every job.
     #[test]
-    fn it_opens_exactly_when_the_jobs_of_the_window_say_so(
+    fn it_opens_exactly_when_a_model_that_remembers_every_job_opens(
         percent in 1u8..=100,
         min_jobs in 1u32..20,
         jobs in prop::collection::vec((0u64..3000, any::<bool>()), 1..200),
@@ -208,7 +208,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_happens_it_is_open_for_a_bounded_time(
+    fn it_is_never_open_for_longer_than_eight_pauses(
         jobs in prop::collection::vec((0u64..60, 0u64..60, 0u8..3), 1..100),
     ) {
         let mut breaker = Breaker::new(RULES);

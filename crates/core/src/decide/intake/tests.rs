@@ -9,7 +9,7 @@ fn no_program(state: &mut IntakeState, now: u64) -> bool {
 }
 
 #[test]
-fn a_fault_is_waited_out_then_tried_and_each_failed_trial_waits_twice_as_long() {
+fn a_fault_pauses_the_pool_before_a_trial_and_each_failed_trial_doubles_the_pause() {
     let mut state = IntakeState::default();
     let mut now = 0;
     for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
@@ -21,7 +21,7 @@ fn a_fault_is_waited_out_then_tried_and_each_failed_trial_waits_twice_as_long() 
     }
     assert!(state.started(FaultKind::Start));
     assert_eq!(state.intake(at(now), None), Intake::Open);
-    assert!(!state.is_troubled());
+    assert!(!state.has_failures());
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn a_change_of_configuration_is_tried_at_once() {
     state.try_now(at(8));
     assert_eq!(state.intake(at(8), None), Intake::Trial);
     assert!(no_program(&mut state, 8));
-    assert_eq!(state.look_again(at(8)), Some(FIRST_PAUSE));
+    assert_eq!(state.look_again(at(8)), Some(fault_pause(1)));
 }
 
 #[test]
@@ -42,11 +42,11 @@ fn a_burst_of_failures_is_one_fault() {
     let mut state = IntakeState::default();
     let begun = (0..50).filter(|_| no_program(&mut state, 0)).count();
     assert_eq!(begun, 1);
-    assert_eq!(state.look_again(at(0)), Some(FIRST_PAUSE));
+    assert_eq!(state.look_again(at(0)), Some(fault_pause(1)));
 }
 
 #[test]
-fn launches_that_fail_for_different_messages_in_a_row_are_the_pools_fault() {
+fn failed_launches_of_different_messages_in_a_row_fault_the_pool() {
     let mut state = IntakeState::default();
     for (step, (job, enough)) in [
         ("same", false),
@@ -66,7 +66,7 @@ fn launches_that_fail_for_different_messages_in_a_row_are_the_pools_fault() {
             "" => assert!(!state.started(FaultKind::Launch)),
             job => assert_eq!(state.launch_failed(&job.into()), enough, "step {step}"),
         }
-        assert_eq!(state.is_troubled(), !job.is_empty());
+        assert_eq!(state.has_failures(), !job.is_empty());
     }
     assert!(state.failed(at(0), FaultKind::Launch, String::from("exit 127")));
     // The wrapper does start, which proves nothing about the command behind it.
@@ -77,7 +77,7 @@ fn launches_that_fail_for_different_messages_in_a_row_are_the_pools_fault() {
 }
 
 #[test]
-fn a_breaker_and_a_fault_are_each_waited_out_and_tried() {
+fn a_breaker_and_a_fault_each_have_their_own_pause_and_trial() {
     let mut state = IntakeState::default();
     state.set_breaker(Some(BreakerRules {
         min_jobs: 1,
@@ -147,7 +147,7 @@ fn taking_the_breaker_away_opens_intake() {
 }
 
 #[test]
-fn the_first_of_its_reasons_closes_intake() {
+fn the_first_reason_closes_intake() {
     let paused = Some(Intake::Paused);
     let mut state = IntakeState::default();
     assert!(no_program(&mut state, 0));

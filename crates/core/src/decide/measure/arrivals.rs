@@ -1,13 +1,12 @@
 //! Arrivals: how many messages arrive in a queue and leave it, computed from readings.
 //!
-//! What arrived between two readings is the growth of what is there (ready, and held by our workers), plus what left.
+//! The arrivals between two readings are the growth of the ready and held messages, plus the messages that left.
 
 use std::{collections::VecDeque, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::Moment;
-use crate::decide::Rates;
 
 /// Time constant of the fast average of arrivals.
 pub const FAST: Duration = Duration::from_secs(10);
@@ -30,6 +29,7 @@ pub struct Arrivals {
     /// An average over about [`SLOW`], with less noise.
     pub slow: f64,
     /// How long arrivals were watched.
+    #[serde(with = "crate::json_time::seconds")]
     pub watched: Duration,
     /// Messages that arrived in that time.
     pub total: u64,
@@ -188,9 +188,30 @@ impl ArrivalMeter {
         })
     }
 
-    /// Forgets all readings, because the queue is another one.
+    /// Forgets all readings, because the queue was replaced.
     pub(in crate::decide) fn clear(&mut self) {
         *self = Self::default();
+    }
+}
+
+/// Messages per second, over the last minute or the part of it that was observed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Messages that arrived in the queue, without those that other consumers took.
+    pub arrivals: f64,
+    /// Jobs that left the queue: done, moved to a retry queue, or dead-lettered.
+    pub done: f64,
+}
+
+impl Rates {
+    /// The same rates with three digits after the point, for people.
+    #[must_use]
+    pub fn rounded(self) -> Self {
+        let round = |rate: f64| (rate * 1000.0).round() / 1000.0;
+        Self {
+            arrivals: round(self.arrivals),
+            done: round(self.done),
+        }
     }
 }
 
@@ -226,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_take_is_no_negative_rate() {
+    fn messages_that_others_take_give_no_negative_rate() {
         let mut meter = ArrivalMeter::default();
         meter.see(at(0), 100, 0);
         meter.see(at(10), 0, 20);
@@ -243,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn averages_follow_a_change_at_their_own_speed() {
+    fn fast_and_slow_averages_follow_a_change_at_their_own_speed() {
         let mut meter = ArrivalMeter::default();
         let mut there = 0;
         for second in 0..=900 {
@@ -271,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_message_came_when_all_before_it_had_come() {
+    fn the_age_of_the_oldest_message_follows_from_the_number_of_arrivals() {
         let mut meter = ArrivalMeter::default();
         assert_eq!(meter.oldest(at(0), 3), None);
         // Two come each second, and one leaves, so the queue grows by one.
@@ -284,21 +305,21 @@ mod tests {
         for second in 41..=300 {
             meter.see(at(second), 40 + second, second);
         }
-        // Older ones than a minute are said to be a minute old.
+        // An age of more than a minute is reported as a minute.
         let oldest = meter.oldest(at(300), 340).expect("it is known");
         assert!((60..=61).contains(&oldest.as_secs()), "{oldest:?}");
     }
 
     /// A delivery that is missing in one reading and back in the next is not a new arrival.
     #[test]
-    fn what_is_missing_for_a_moment_is_not_counted_twice() {
+    fn messages_that_are_missing_for_a_moment_are_not_counted_twice() {
         let mut meter = ArrivalMeter::default();
         for second in 0..100 {
             meter.see(at(second), 10 - second % 3, 0);
         }
         let arrivals = meter.arrivals().expect("long enough");
         assert_eq!(arrivals.total, 0);
-        // A purge takes them for good: what comes after it is new.
+        // A purge removes them: later messages are new.
         meter.see(at(101), 1000, 0);
         meter.see(at(102), 0, 0);
         meter.see(at(103), 5, 0);

@@ -7,10 +7,10 @@ use sketches_ddsketch::{Config, DDSketch};
 
 use super::Moment;
 
-/// Fewest measurements that are remembered, whatever their age. Jobs of an hour are rare, and one of them tells little.
+/// The number of measurements that are kept at any age. Jobs of an hour are rare, and one measurement is not enough.
 const LEAST: f64 = 32.0;
 
-/// Fewest measurements of a sketch before the next one begins.
+/// The number of measurements in a sketch before the next one begins.
 const LEAST_SKETCHED: usize = 100;
 
 /// Quantiles are computed again once the measurements have grown by one in this many. With few of them, that is each
@@ -22,19 +22,23 @@ const REFRESH: usize = 16;
 #[non_exhaustive]
 pub struct Spread {
     /// The decayed mean.
+    #[serde(with = "crate::json_time::seconds")]
     pub mean: Duration,
     /// The median, within 1 %.
+    #[serde(with = "crate::json_time::seconds")]
     pub p50: Duration,
     /// The 95th percentile, within 1 %.
+    #[serde(with = "crate::json_time::seconds")]
     pub p95: Duration,
     /// Measurements that the quantiles were computed from.
     pub samples: u64,
     /// Time since the last measurement.
+    #[serde(with = "crate::json_time::seconds")]
     pub age: Duration,
 }
 
 impl Spread {
-    /// Times with this mean and these quantiles, from so many measurements, the last of them just now.
+    /// Times with this mean and these quantiles, from this number of measurements, the last one just now.
     pub fn new(mean: Duration, p50: Duration, p95: Duration, samples: u64) -> Self {
         let age = Duration::ZERO;
         Self {
@@ -187,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_old_fades_but_the_last_few_are_never_forgotten() {
+    fn old_measurements_count_less_but_the_last_few_are_never_forgotten() {
         let mut times = Durations::new(Duration::from_secs(60));
         for second in 0..600 {
             times.add(at(second), Duration::from_secs(10));
@@ -198,7 +202,7 @@ mod tests {
         let (mean, ..) = seconds(times.spread(at(780)));
         // Three time constants later 5 % of the old is left.
         assert!((2.2..2.6).contains(&mean), "{mean}");
-        // A day later one odd job does not stand for all.
+        // A day later one unusual job does not represent all.
         times.add(at(100_000), Duration::from_secs(100));
         let (mean, p50, _) = seconds(times.spread(at(100_000)));
         assert!((4.0..6.0).contains(&mean), "{mean}");

@@ -1,4 +1,4 @@
-//! Measurements: what a pool knows of its own traffic, from events and depth readings.
+//! Measurements: what a pool knows about its own traffic, from events and depth readings.
 //!
 //! A [`Meter`] takes the events of workers: a delivery was taken, a job finished, a worker became ready. The reconciler
 //! keeps an [`ArrivalMeter`], because only the reconciler knows which depth readings can be trusted. Both use a fixed
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub(super) use self::arrivals::ArrivalMeter;
 use self::durations::Durations;
 pub use self::{
-    arrivals::{Arrivals, FAST, SLOW},
+    arrivals::{Arrivals, FAST, Rates, SLOW},
     durations::Spread,
 };
 use super::Moment;
@@ -31,7 +31,7 @@ pub struct Meter {
     service: Durations,
     start_up: Durations,
     wait: Durations,
-    /// Since when our workers have held deliveries without one that finished well.
+    /// The start of the time in which our workers have held deliveries and no job has succeeded.
     fruitless: Option<Moment>,
     finished: u64,
     failed: u64,
@@ -59,8 +59,8 @@ impl Meter {
         }
     }
 
-    /// A job finished after this run time. A job that failed does not count as service: it may fail at once where a good
-    /// one takes minutes.
+    /// A job finished after this run time. The run time of a failed job is not measured: it may fail at once, and a job
+    /// that succeeds may take minutes.
     pub fn finished(&mut self, now: Moment, took: Duration, is_success: bool) {
         if is_success {
             self.service.add(now, took);
@@ -118,7 +118,10 @@ pub struct Timings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<Spread>,
     /// How long our workers have held deliveries without one job that succeeded. Absent if they hold none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        with = "crate::json_time::seconds_if_known",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub fruitless: Option<Duration>,
     /// Jobs that succeeded since the start.
     pub finished: u64,

@@ -31,7 +31,7 @@ fn orders(given: impl IntoIterator<Item = Order>) -> Orders {
 }
 
 #[test]
-fn each_order_is_lifted_by_its_own_opposite_alone() {
+fn each_order_is_cancelled_only_by_its_own_opposite() {
     let all = || {
         [
             Order::Drain,
@@ -55,7 +55,7 @@ fn each_order_is_lifted_by_its_own_opposite_alone() {
 }
 
 #[test]
-fn an_order_given_twice_stays_with_who_gave_it_first() {
+fn an_order_given_twice_keeps_the_name_and_time_of_the_first() {
     let pause = |until| Order::Pause { until };
     let mut orders = Orders::default();
     for (order, by, second, changed) in [
@@ -91,7 +91,7 @@ fn an_order_that_would_end_before_it_begins_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn a_policy_that_no_pool_could_run_by_is_refused_and_mended_where_a_file_has_it() {
+fn an_invalid_policy_is_refused_as_an_order_and_dropped_from_stored_orders() {
     let Order::SetPolicy(mut set) = policy(2, configured(10)) else {
         unreachable!("it is one")
     };
@@ -108,12 +108,15 @@ fn a_policy_that_no_pool_could_run_by_is_refused_and_mended_where_a_file_has_it(
         since: at(0),
         until: None,
     });
-    assert_eq!(orders.mend(), Some("its min_active is above its max"));
+    assert_eq!(
+        orders.drop_invalid(),
+        Some("its min_active is above its max")
+    );
     assert!(orders.is_empty());
 }
 
 #[test]
-fn what_has_an_end_ends_by_itself() {
+fn orders_with_an_end_expire() {
     let mut orders = orders([
         Order::Pause {
             until: Some(at(30)),
@@ -147,14 +150,14 @@ fn a_policy_set_by_hand_holds_until_the_configuration_says_something_else() {
 }
 
 #[test]
-fn who_ordered_it_is_a_short_text_for_people() {
+fn the_author_of_an_order_is_a_short_text_without_control_characters() {
     assert_eq!(By::new(" root\nover\u{1b}[2J ").as_str(), "root over [2J");
     assert_eq!(By::new("é".repeat(200)).as_str().len(), 128);
     assert_eq!(By::new("").as_str(), "someone");
 }
 
 #[test]
-fn their_json_is_what_later_versions_read() {
+fn the_json_of_orders_is_stable_and_unknown_keys_are_ignored() {
     let orders = orders([
         Order::Pause {
             until: Some(at(30)),
@@ -190,7 +193,7 @@ proptest! {
     /// The stored orders are the orders in force: writing and reading loses nothing, and applying the same order twice
     /// changes nothing.
     #[test]
-    fn orders_come_back_as_they_were_written(
+    fn orders_are_read_back_as_they_were_written(
         given in proptest::collection::vec((any_order(), 0i64..50), 0..12),
     ) {
         let mut orders = Orders::default();

@@ -1,6 +1,6 @@
-mod blame;
 mod bounds;
 mod by_hand;
+mod deciding_term;
 mod properties;
 
 use proptest::prelude::*;
@@ -73,6 +73,7 @@ fn seen(second: u64, ready: u64, census: &Census) -> Observation {
         group: None,
         allowance: None,
         pressure: None,
+        held_by: HeldBy::Workers,
     }
 }
 
@@ -91,7 +92,7 @@ fn expectations(rules: Rules, steps: &[(u64, u64, u64)]) -> Vec<u32> {
 }
 
 #[test]
-fn a_backlog_rises_works_and_drains() {
+fn a_backlog_starts_workers_and_an_empty_queue_stops_them() {
     let seen = expectations(
         rules(Policy::backlog(10).max(50)),
         &[
@@ -109,7 +110,7 @@ fn a_backlog_rises_works_and_drains() {
 }
 
 #[test]
-fn nothing_is_expected_of_a_queue_that_never_had_a_message_even_by_a_fixed_policy() {
+fn a_queue_that_never_had_a_message_needs_no_workers_even_with_a_fixed_policy() {
     assert_eq!(
         expectations(rules(Policy::fixed(8)), &[(0, 0, 0), (9, 0, 0)]),
         [0, 0]
@@ -144,7 +145,7 @@ fn keep_warm_keeps_workers_on_an_empty_queue_from_the_start() {
 }
 
 #[test]
-fn a_drain_after_of_zero_is_literal_and_never_never_drains() {
+fn drain_after_zero_drains_at_once_and_never_does_not_drain() {
     let at_once = Rules {
         drain_after: DrainAfter::After(Duration::ZERO),
         ..rules(Policy::fixed(3))
@@ -182,7 +183,7 @@ fn no_more_workers_are_expected_than_could_hold_a_message() {
 }
 
 #[test]
-fn a_pin_wins_over_emptiness_and_the_policy_and_is_clamped_to_max() {
+fn a_pin_overrides_an_empty_queue_and_the_policy_and_is_clamped_to_max() {
     let mut reconciler = Reconciler::new(rules(Policy::backlog(10).max(5)));
     reconciler.set_orders(pinned_to(Some(9)));
     let nothing = Census::default();
@@ -191,14 +192,14 @@ fn a_pin_wins_over_emptiness_and_the_policy_and_is_clamped_to_max() {
         .decision;
     assert_eq!((pinned.expected, pinned.rule), (5, Rule::Pin));
     reconciler.set_orders(pinned_to(None));
-    let let_go = reconciler
+    let unpinned = reconciler
         .reconcile(&seen(2, 0, &nothing), &nothing)
         .decision;
-    assert_eq!((let_go.expected, let_go.rule), (0, Rule::Empty));
+    assert_eq!((unpinned.expected, unpinned.rule), (0, Rule::Empty));
 }
 
 #[test]
-fn a_failed_probe_freezes_the_expectation_both_ways_and_shows_the_age_of_the_last_reading() {
+fn after_a_failed_probe_the_expected_number_stays_and_the_age_of_the_last_reading_is_shown() {
     let mut reconciler = Reconciler::new(rules(Policy::backlog(10).max(50)));
     let census = census(3, 0);
     let _ = reconciler.reconcile(&seen(1, 30, &census), &census);
@@ -251,12 +252,12 @@ fn a_zero_from_a_broker_that_sees_one_of_our_consumers_is_an_empty_queue() {
 }
 
 #[test]
-fn a_reconcile_without_a_probe_stands_on_the_last_reading_and_does_not_make_it_younger() {
+fn a_reconcile_without_a_probe_uses_the_last_reading_with_its_true_age() {
     let mut reconciler = Reconciler::new(rules(Policy::backlog(10).max(50)));
     let census = census(3, 0);
     let _ = reconciler.reconcile(&seen(1, 30, &census), &census);
     let held = Observation {
-        probe: Probe::Held,
+        probe: Probe::Skipped,
         ..seen(4, 0, &census)
     };
     let decision = reconciler.reconcile(&held, &census).decision;
@@ -265,7 +266,7 @@ fn a_reconcile_without_a_probe_stands_on_the_last_reading_and_does_not_make_it_y
 }
 
 #[test]
-fn a_missing_queue_expects_nothing_and_starts_afresh() {
+fn a_missing_queue_needs_no_workers_and_its_history_is_forgotten() {
     let mut reconciler = Reconciler::new(rules(Policy::fixed(3)));
     let census = census(3, 0);
     let _ = reconciler.reconcile(&seen(1, 30, &census), &census);
@@ -283,7 +284,7 @@ fn a_missing_queue_expects_nothing_and_starts_afresh() {
 }
 
 #[test]
-fn closed_intake_beats_a_pin_and_a_trial_lets_one_worker_in() {
+fn closed_intake_wins_over_a_pin_and_a_trial_allows_one_worker() {
     let mut reconciler = Reconciler::new(rules(Policy::fixed(8)));
     reconciler.set_orders(pinned_to(Some(6)));
     let nothing = Census::default();
@@ -313,7 +314,7 @@ fn closed_intake_beats_a_pin_and_a_trial_lets_one_worker_in() {
 }
 
 #[test]
-fn a_lowered_ceiling_binds_at_once() {
+fn a_lowered_ceiling_applies_at_once() {
     let mut reconciler = Reconciler::new(rules(Policy::fixed(30)));
     let census = census(30, 0);
     let _ = reconciler.reconcile(&seen(1, 99, &census), &census);
@@ -343,7 +344,7 @@ fn the_record_explains_each_term_to_a_person() {
       live             8  1 bare, 1 idle, 6 busy, 0 retiring (and 0 draining)
 
     why
-      policy          16  16 jobs of demand, one worker for each 1
+      policy          16  16 jobs of demand, one worker for each job
       window          50  50 was recommended within the last 10s
 
     plan         start 42 workers
@@ -364,7 +365,7 @@ proptest! {
     /// In every case the expected number stays within its ceiling, and reconciling again on the result of the plan is
     /// idempotent.
     #[test]
-    fn reconciling_twice_at_one_instant_is_the_same_as_once(
+    fn reconciling_twice_at_one_instant_equals_reconciling_once(
         policy in any_policy(),
         steps in proptest::collection::vec((0u64..9, 0u64..300), 1..12),
         preempt: bool,
@@ -392,7 +393,7 @@ proptest! {
 
     /// If there is work and the policy grants a worker, a worker takes the work.
     #[test]
-    fn demand_and_an_expectation_leave_someone_who_consumes_or_works(
+    fn with_demand_and_expected_workers_at_least_one_worker_stays(
         policy in any_policy(), waiting in 0u64..10, busy in 0u64..10, ready in 1u64..100,
     ) {
         let census = census(waiting, busy);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::decide::Policy;
 
 fn entry(cron: &str, zone: &str, hours: u64, bounds: ScheduledBounds) -> ScheduleEntry {
     ScheduleEntry {
@@ -51,18 +52,27 @@ fn the_state_says_what_is_open_and_what_comes_next() {
     ]);
     let state = schedule.at(at("2026-11-26T10:00:00Z"));
     assert_eq!(state.open.len(), 1);
-    assert_eq!(state.open[0].until, "17:00 CET");
+    assert_eq!(
+        state.open[0].shown_until(),
+        "2026-11-26T16:00:00Z (17:00:00 CET)"
+    );
     let next = state.next.expect("one comes next");
     assert_eq!(
-        (next.cron.as_str(), next.from.as_str()),
-        ("0 22 * * *", "22:00 UTC")
+        (next.cron.as_str(), next.shown_from().as_str()),
+        ("0 22 * * *", "2026-11-26T22:00:00Z")
     );
     let state = schedule.at(at("2026-11-26T23:00:00Z"));
-    assert_eq!(state.open[0].until, "2026-11-27 04:00 UTC");
+    assert_eq!(state.open[0].shown_until(), "2026-11-27T04:00:00Z");
+    let sydney = Schedule::new(vec![entry("0 9 * * *", "Australia/Sydney", 1, max(50))]);
+    let next = sydney.at(at("2026-11-26T12:00:00Z")).next.unwrap();
+    assert_eq!(
+        next.shown_from(),
+        "2026-11-26T22:00:00Z (2026-11-27 09:00:00 AEDT)"
+    );
 }
 
 #[test]
-fn of_overlapping_entries_the_later_one_wins_for_each_bound() {
+fn the_later_of_overlapping_entries_wins_for_each_bound() {
     let both = ScheduledBounds {
         min_active: Some(5),
         max: Some(20),
@@ -114,8 +124,8 @@ fn a_window_over_a_change_of_the_clocks_keeps_its_length() {
     let schedule = Schedule::new(vec![entry("0 22 * * *", "Europe/Vienna", 8, max(9))]);
     // Opens at 22:00 CET, which is 21:00 UTC, and closes 8 hours later, at 07:00 CEST.
     let state = schedule.at(at("2026-03-29T00:00:00Z"));
-    assert_eq!(state.open[0].until_at, at("2026-03-29T05:00:00Z"));
-    assert_eq!(state.open[0].until, "07:00 CEST");
+    assert_eq!(state.open[0].until, at("2026-03-29T05:00:00Z"));
+    assert_eq!(state.open[0].until_local.as_deref(), Some("07:00:00 CEST"));
 }
 
 #[test]
@@ -147,18 +157,32 @@ fn a_bound_that_was_set_by_hand_stays() {
         max: Some(10),
         keep_warm: None,
     };
-    let policy = night.on(&configured, None);
+    let policy = configured.scheduled(&night, None);
     assert_eq!((policy.min_active, policy.max), (3, 10));
     let by_hand = Policy::backlog(2).min_active(1).max(80);
-    let policy = night.on(&configured, Some(&by_hand));
+    let policy = configured.scheduled(&night, Some(&by_hand));
     assert_eq!((policy.min_active, policy.max), (3, 80));
     // A floor never lifts the ceiling.
-    let policy = floor(60).on(&configured, None);
+    let policy = configured.scheduled(&floor(60), None);
     assert_eq!((policy.min_active, policy.max), (50, 50));
 }
 
 #[test]
-fn only_five_fields_are_a_cron_expression() {
+fn a_cron_expression_that_never_opens_is_refused() {
+    for text in ["0 0 30 2 *", "0 0 31 4,6,9,11 *"] {
+        let error = text.parse::<Cron>().expect_err(text);
+        assert!(
+            matches!(error, CronParseError::NeverOpens { .. }),
+            "{error}"
+        );
+    }
+    for text in ["0 0 29 2 *", "0 0 31 2,3 *", "0 0 30 2 MON"] {
+        assert!(text.parse::<Cron>().is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn a_cron_expression_has_exactly_five_fields() {
     for text in [
         "",
         "* * *",

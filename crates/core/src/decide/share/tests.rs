@@ -1,3 +1,5 @@
+mod group;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -102,7 +104,7 @@ fn a_pinned_member_counts_with_its_number_and_the_others_divide_the_rest() {
 }
 
 #[test]
-fn a_new_member_and_one_that_restarted_are_told_from_a_known_one() {
+fn a_new_or_restarted_member_is_distinguished_from_a_known_one() {
     let mut members = members();
     assert_eq!(members.hear(at(1), beat("b", 1, 1)), Heard::Joined);
     assert_eq!(members.hear(at(2), beat("b", 1, 2)), Heard::Same);
@@ -173,7 +175,7 @@ fn a_member_that_is_silent_for_five_beats_is_forgotten() {
 }
 
 #[test]
-fn growth_waits_a_beat_after_each_change_of_members() {
+fn growth_waits_for_one_beat_after_each_change_of_members() {
     let mut members = members();
     let own = || numbers(10);
     assert!(!members.group(at(999), own()).settled);
@@ -225,7 +227,7 @@ fn a_daemon_that_hears_nothing_from_its_start_acts_alone_after_five_beats() {
 }
 
 #[test]
-fn a_beat_survives_the_way_through_json() {
+fn a_beat_is_the_same_after_a_round_trip_through_json() {
     let beat = Beat {
         leaving: true,
         ..beat("b", u64::MAX, 3)
@@ -250,7 +252,7 @@ fn a_member_with_another_policy_is_named() {
 }
 
 #[test]
-fn numbers_that_cannot_be_do_not_overflow() {
+fn impossible_numbers_do_not_overflow() {
     let mut members = members();
     for name in ["b", "c"] {
         let most = MemberNumbers {
@@ -333,7 +335,7 @@ proptest! {
     }
 
     #[test]
-    fn more_workers_for_the_whole_never_take_one_from_a_pair(
+    fn with_two_members_a_larger_whole_never_lowers_a_share(
         whole in 0u32..500,
         a in 0u32..200,
         b in 0u32..200,

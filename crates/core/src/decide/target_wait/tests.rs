@@ -10,8 +10,8 @@ fn service(mean: f64, samples: u64) -> Spread {
     Spread::new(mean, mean, mean * 3, samples)
 }
 
-/// A queue with so many ready, so many held, an oldest message of this age, and arrivals at this rate of jobs that take
-/// 2 s.
+/// A queue with these numbers of ready and held messages, this age of the oldest message, and this rate of arrivals.
+/// Each job takes 2 s.
 fn queue(ready: u64, held: u64, age: u64, rate: f64) -> Inputs {
     Inputs {
         ready,
@@ -71,12 +71,12 @@ fn says_each_term() {
     assert_eq!(
         why,
         "13 workers: 6.2 jobs/s x 2.0 s at 80 % = 15.5 at most; 40 waiting within 20 s needs 4.0; 5.3 so that a message \
-         finds a worker in time; between them the pool stays as it is"
+         finds a worker in time; between the two numbers the pool keeps its size"
     );
 }
 
 #[test]
-fn counts_what_comes_before_a_worker_that_is_started_now_is_ready() {
+fn counts_messages_that_arrive_while_a_new_worker_starts() {
     let mut inputs = queue(20, 1, 0, 10.0);
     inputs.holders = 1;
     let now = asked(&inputs, 1).workers;
@@ -92,7 +92,7 @@ fn counts_what_comes_before_a_worker_that_is_started_now_is_ready() {
 }
 
 #[test]
-fn a_target_of_few_run_times_keeps_workers_free() {
+fn a_target_of_only_a_few_run_times_keeps_some_workers_idle() {
     let wait = TargetWait::new(Duration::from_secs(2));
     // 10 are busy. With 12 and jobs of 2 s, many messages would wait longer than 2 s.
     let workers = wait.recommendation(&queue(0, 10, 0, 5.0), 0).workers;
@@ -122,7 +122,7 @@ fn before_run_times_are_known_starts_a_bounded_number_and_says_so() {
 }
 
 #[test]
-fn work_of_which_nothing_succeeds_never_scales_down() {
+fn never_scales_down_while_no_job_succeeds() {
     let mut inputs = queue(3, 12, 2, 0.0);
     assert!(
         asked(&inputs, 12).workers < 12,
@@ -142,7 +142,7 @@ fn work_of_which_nothing_succeeds_never_scales_down() {
 }
 
 #[test]
-fn its_settings_are_data_as_people_write_them() {
+fn its_settings_serialize_as_people_write_them() {
     let policy = Policy::target_wait(TARGET).utilisation(0.9).max(20);
     assert_eq!(
         policy.to_string(),
@@ -194,13 +194,13 @@ proptest! {
     }
 
     #[test]
-    fn the_same_queue_leads_to_one_number_and_stays_there(inputs in measured(), expected in 0u32..200) {
+    fn asking_again_about_the_same_queue_gives_the_same_number(inputs in measured(), expected in 0u32..200) {
         let first = asked(&inputs, expected).workers;
         prop_assert_eq!(asked(&inputs, first).workers, first);
     }
 
     #[test]
-    fn demand_never_asks_for_no_worker_and_stuck_work_never_for_fewer(
+    fn demand_needs_at_least_one_worker_and_stuck_jobs_never_need_fewer(
         inputs in measured(), expected in 0u32..200,
     ) {
         let workers = asked(&inputs, expected).workers;

@@ -88,7 +88,7 @@ fn sent(request: &Message, verdict: &Verdict) -> Outgoing {
 fn replies_with_the_result_if_the_pool_replies() {
     use Answers::{Always, Given, Never};
     let table = [
-        // A reply of a runner is sent, whatever the kind.
+        // A reply of a runner is sent for every kind of queue.
         (Given, false, done(Some("yes")), Some(ReplyKind::Done)),
         (Given, true, done(Some("yes")), Some(ReplyKind::Done)),
         (Always, false, done(Some("yes")), Some(ReplyKind::Done)),
@@ -126,7 +126,7 @@ fn replies_with_the_result_if_the_pool_replies() {
             Verdict::Reject { death: death() },
             Some(ReplyKind::Failed),
         ),
-        // A message that will be delivered again is not at its end.
+        // A message that will be delivered again gets no reply yet.
         (Always, true, again(), None),
         (Always, true, Verdict::GiveBack, None),
         (
@@ -270,7 +270,7 @@ fn a_reply_to_a_request_without_a_correlation_id_carries_its_message_id() {
 }
 
 #[test]
-fn a_failure_says_so_in_its_headers_and_has_no_body() {
+fn the_reply_of_a_failure_has_it_in_its_headers_and_has_no_body() {
     let message = sent(&request(CALLER), &dead());
     assert_eq!(message.body.len(), 0);
     let expected: Headers = [
@@ -350,7 +350,7 @@ fn a_reply_is_held_while_the_broker_is_unreachable_and_given_up_when_refused() {
         ),
     ] {
         for kind in kinds {
-            let course = [0, 1, 2].map(|tried_again| trouble(*kind, tried_again));
+            let course = [0, 1, 2].map(|tried_again| retry_of_reply(*kind, tried_again));
             assert_eq!(course, [at_first, then, at_last], "{kind:?}");
         }
     }

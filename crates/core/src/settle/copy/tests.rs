@@ -387,7 +387,7 @@ fn dropped_headers_are_listed_at_each_attempt() {
 }
 
 #[test]
-fn bytes_that_are_not_utf8_stay_on_a_copy_wherever_they_move() {
+fn bytes_that_are_not_utf8_stay_unchanged_on_a_copy() {
     let mut raw = crate::queue::RawTexts::default();
     let mut show = |bytes: &[u8]| raw.show(bytes);
     let mut message = Message {
@@ -537,7 +537,7 @@ proptest! {
     /// A message that was published straight to the queue comes back unchanged, but persistent. If it dies again, its
     /// letter tells the same.
     #[test]
-    fn the_retry_of_a_dead_letter_is_the_message(
+    fn retrying_a_dead_letter_publishes_the_original_message(
         headers in proptest::collection::btree_map("[a-z]{1,12}", "\\PC{0,20}", 0..6),
         id in proptest::option::of("[a-z0-9-]{1,12}"),
         priority in proptest::option::of(0u8..10),

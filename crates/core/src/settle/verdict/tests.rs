@@ -23,7 +23,7 @@ fn at_attempt(attempt: u32) -> History {
 
 /// Per row: the end of the job, its attempt, and the verdict as text.
 #[test]
-fn each_end_of_a_job_has_the_settlement_of_the_design() {
+fn each_end_of_a_job_has_the_documented_settlement() {
     let retry = RetrySettings::default();
     let table: Vec<(&str, JobEnd, u32, &str)> = vec![
         ("done", JobEnd::Done { reply: None }, 1, "ack"),
@@ -114,7 +114,7 @@ fn word(verdict: &Verdict) -> String {
 }
 
 #[test]
-fn a_death_carries_what_the_runner_saw_of_the_job() {
+fn the_record_of_a_death_has_what_the_runner_reported_about_the_job() {
     let retry = RetrySettings::default();
     let refused = |failure| JobEnd::Rejected {
         reason: String::from("not a picture"),
@@ -142,7 +142,7 @@ fn a_job_that_asks_for_a_retry_has_not_failed() {
 }
 
 #[test]
-fn the_broker_dead_letters_if_the_settings_say_so() {
+fn the_broker_dead_letters_if_the_pool_is_set_so() {
     let retry = RetrySettings {
         dead_letter: DeadLetter::Broker,
         ..RetrySettings::default()
@@ -193,7 +193,7 @@ impl Quorum {
         );
     }
 
-    /// Carries out a verdict. Returns its word if it is the end of the message.
+    /// Carries out a verdict. Returns its name if the message is settled for good.
     fn does(&mut self, verdict: Verdict) -> Option<String> {
         match verdict {
             Verdict::GiveBack => self.counts(),
@@ -207,7 +207,7 @@ impl Quorum {
 }
 
 #[test]
-fn give_backs_do_not_raise_the_brokers_delivery_count() {
+fn giving_back_does_not_raise_the_brokers_delivery_count() {
     let retry = RetrySettings::default();
     for limit in [0, 1, 2, 3, 20] {
         let mut queue = Quorum::new(limit);
@@ -326,7 +326,7 @@ fn suspects_wait_at_an_existing_level() {
 }
 
 #[test]
-fn a_job_that_always_runs_into_the_deadline_does_not_go_round_for_ever() {
+fn a_job_that_always_exceeds_the_deadline_is_not_retried_for_ever() {
     let retry = RetrySettings::default();
     let mut history = at_attempt(3);
     let mut rounds = 0;

@@ -1,11 +1,11 @@
-//! What can be typed after `tidegate dead`.
+//! The arguments of `tidegate dead`.
 
 use clap::{
     Args, Subcommand,
     builder::{PossibleValue, PossibleValuesParser},
 };
 
-use crate::dead::Most;
+use crate::dead::LetterLimit;
 use tidegate::settle::{BROKER_REASONS, DeathCause};
 
 #[derive(Debug, Args)]
@@ -19,8 +19,8 @@ pub(in crate::cli) enum DeadCommand {
     /// Show the dead letters, oldest first
     ///
     /// Id, time of death, attempts, reason, exit code or signal, size and the last error of each; never its body. The
-    /// queue stays as it was, but for the mark `redelivered` on what was looked at. While a list, a retry or a purge
-    /// looks at a letter, no other sees it.
+    /// queue does not change, except that letters that were read are marked `redelivered`. While one list, retry or
+    /// purge holds a letter, no other command sees it.
     #[command(after_help = "\
 Examples:
   tidegate dead list thumbnails
@@ -28,22 +28,22 @@ Examples:
   tidegate dead list thumbnails --format json | jq -r '.[] | select(.exit_code == 3) | .id'")]
     List(ListArgs),
 
-    /// Show dead letters whole: body, properties, headers, and the end of the standard error
+    /// Show complete dead letters: body, properties, headers, and the end of the standard error
     ///
-    /// As JSON it is one object for each letter. Text that is not UTF-8 is `{"base64": "..."}` there, and escaped (\xff)
-    /// for people. The queue stays as it was, as with `list`.
+    /// As JSON it is one object for each letter. Text that is not UTF-8 is `{"base64": "..."}` in JSON, and escaped
+    /// (\xff) for people. The queue does not change, as with `list`.
     #[command(after_help = "\
 Examples:
   tidegate dead show thumbnails order-17
   tidegate dead show thumbnails order-17 --format json | jq -r .body")]
     Show(ShowArgs),
 
-    /// Put dead letters back into the pool's queue, with their attempts before them
+    /// Put dead letters back into the pool's queue, with all attempts available again
     ///
-    /// All that are there when it begins, or those chosen. Each is confirmed in the queue before it leaves the dead
-    /// letters: when this is killed half way none is lost, and a few may be there twice. What cannot be put back
-    /// stays where it is. The message is what was first published, under its own id; its expiration, CC, BCC, user-id
-    /// and x-death stay in x-tidegate-original-* headers.
+    /// Takes all dead letters that are there when it begins, or the selected ones. Each copy is confirmed in the pool's
+    /// queue before its letter is removed: if this command is killed half way, no letter is lost, and a few may exist
+    /// twice. A letter that cannot be put back stays where it is. The message is the one that was first published, with
+    /// its own id. Its expiration, CC, BCC, user-id and x-death stay in x-tidegate-original-* headers.
     #[command(after_help = "\
 Examples:
   tidegate dead retry thumbnails
@@ -51,10 +51,10 @@ Examples:
   tidegate dead retry thumbnails --reason attempts --limit 100")]
     Retry(ChoiceArgs),
 
-    /// Delete dead letters for good
+    /// Delete dead letters permanently
     ///
-    /// All that are there when it begins, or those chosen. Before it deletes all it asks; where there is no terminal to
-    /// ask at, it wants --yes.
+    /// Deletes all dead letters that are there when it begins, or the selected ones. It asks before it deletes all.
+    /// Without a terminal, --yes is required for that.
     #[command(after_help = "\
 Examples:
   tidegate dead purge thumbnails
@@ -69,7 +69,7 @@ pub(in crate::cli) struct DeadLetterPlaceArgs {
     /// The pool
     pub(in crate::cli) pool: String,
 
-    /// Queue of the dead letters, where the broker's own dead-lettering decides [default: the pool's queue with .dead]
+    /// Queue of the dead letters, if the broker dead-letters them [default: the pool's queue with .dead]
     #[arg(long, value_name = "NAME")]
     pub(in crate::cli) queue: Option<String>,
 }
@@ -79,14 +79,14 @@ pub(in crate::cli) struct ListArgs {
     #[command(flatten)]
     pub(in crate::cli) place: DeadLetterPlaceArgs,
 
-    /// Only those that died for this reason
+    /// Only letters with this reason
     #[arg(long, value_name = "WORD", value_parser = reasons())]
     pub(in crate::cli) reason: Option<String>,
 
-    /// At most so many, or `all`
-    // What a quorum queue takes back in order.
+    /// The maximum number of letters, or `all`
+    // A quorum queue takes this many back in order.
     #[arg(long, value_name = "N", default_value = "32")]
-    pub(in crate::cli) limit: Most,
+    pub(in crate::cli) limit: LetterLimit,
 }
 
 #[derive(Debug, Args)]
@@ -94,7 +94,7 @@ pub(in crate::cli) struct ShowArgs {
     #[command(flatten)]
     pub(in crate::cli) place: DeadLetterPlaceArgs,
 
-    /// Ids as `list` shows them, whole; every letter of such an id is shown
+    /// Complete ids, as `list` shows them. Every letter with such an id is shown
     #[arg(value_name = "ID", required = true)]
     pub(in crate::cli) ids: Vec<String>,
 }
@@ -104,17 +104,17 @@ pub(in crate::cli) struct ChoiceArgs {
     #[command(flatten)]
     pub(in crate::cli) place: DeadLetterPlaceArgs,
 
-    /// Ids as `list` shows them, whole; every letter of such an id is meant [default: all letters]
+    /// Complete ids, as `list` shows them. Every letter with such an id is selected [default: all letters]
     #[arg(value_name = "ID", conflicts_with_all = ["reason", "limit"])]
     pub(in crate::cli) ids: Vec<String>,
 
-    /// Only those that died for this reason
+    /// Only letters with this reason
     #[arg(long, value_name = "WORD", value_parser = reasons())]
     pub(in crate::cli) reason: Option<String>,
 
-    /// At most so many, the oldest first
+    /// The maximum number of letters, oldest first
     #[arg(long, value_name = "N")]
-    pub(in crate::cli) limit: Option<Most>,
+    pub(in crate::cli) limit: Option<LetterLimit>,
 }
 
 #[derive(Debug, Args)]
@@ -122,19 +122,17 @@ pub(in crate::cli) struct PurgeArgs {
     #[command(flatten)]
     pub(in crate::cli) choice: ChoiceArgs,
 
-    /// Delete all without asking. Wanted where there is no terminal to ask at
+    /// Delete all without asking. Required if there is no terminal
     #[arg(long, short)]
     pub(in crate::cli) yes: bool,
 }
 
-/// The words that a letter may have for its death: a pool's, and the broker's.
+/// The reasons that a letter may have: those of a pool, and those of the broker.
 fn reasons() -> PossibleValuesParser {
     let ours = DeathCause::ALL.map(|cause| {
         let help = match cause {
             DeathCause::Attempts => "all attempts were spent",
-            DeathCause::Rejected => {
-                "the job refused itself; or the broker had it from a consumer that did"
-            }
+            DeathCause::Rejected => "the job rejected its message, or another consumer did",
             DeathCause::Launch => "the command behind a wrapper never started",
             DeathCause::CrashLoop => "too many unfinished deliveries",
         };
@@ -142,10 +140,10 @@ fn reasons() -> PossibleValuesParser {
     });
     let theirs = BROKER_REASONS.iter().filter_map(|word| {
         let help = match *word {
-            "expired" => "by the broker: it waited beyond its time to live",
+            "expired" => "by the broker: its time to live has passed",
             "maxlen" => "by the broker: its queue was full",
-            "delivery_limit" => "by the broker: its quorum queue had delivered it too often",
-            // The one word that both have.
+            "delivery_limit" => "by the broker: its quorum queue delivered it too often",
+            // The only reason that both have.
             _ => return None,
         };
         Some(PossibleValue::new(*word).help(help))

@@ -1,4 +1,4 @@
-//! What can be typed after `tidegate load`.
+//! The arguments of `tidegate load`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,32 +7,32 @@ use clap::Args;
 use tidegate::text::parse_duration;
 
 use super::socket::SocketArgs;
-use crate::load::Shape;
+use crate::load::LoadShape;
 use tidegate::trace::Trace;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LoadArgs {
-    /// The queue, through the default exchange
+    /// The queue. Messages go through the default exchange
     #[arg(long, value_name = "QUEUE")]
     pub(in crate::cli) queue: String,
 
-    /// Send so many messages
+    /// How many messages to send
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(in crate::cli) count: Option<u64>,
 
-    /// Send for so long, such as 90s or 10m; what is late may take 5 s more
+    /// How long to send, such as 90s or 10m. Late messages may take 5 s more
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "count")]
     pub(in crate::cli) duration: Option<Duration>,
 
-    /// Messages a second, on average [default: as many as the broker confirms; a trace's own]
+    /// Messages per second, on average [default: as many as the broker confirms, or the rate of the trace]
     #[arg(long, value_name = "R", value_parser = rate)]
     pub(in crate::cli) rate: Option<f64>,
 
-    /// How they are spread: steady, burst, sine, step, or a trace (a CSV file)
+    /// How the rate changes over time: steady, burst, sine, step, or a trace (a CSV file)
     #[arg(long, value_name = "SHAPE", default_value = "steady", value_parser = shape)]
-    pub(in crate::cli) shape: Shape,
+    pub(in crate::cli) shape: LoadShape,
 
-    /// How long one wave of the shape is [default: half the load; of step all of it]
+    /// The length of one wave of the shape [default: half of the load, or all of it for step]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(in crate::cli) period: Option<Duration>,
 
@@ -40,7 +40,7 @@ pub(in crate::cli) struct LoadArgs {
     #[arg(long, value_name = "BYTES", default_value = "1024", value_parser = size)]
     pub(in crate::cli) size: usize,
 
-    /// Ask for an answer to each message, and keep account of them; the pool needs `reply = true`
+    /// Ask for a reply to each message, and count lost and repeated ones. The pool needs `reply = true`
     #[arg(long)]
     pub(in crate::cli) verify: bool,
 
@@ -48,15 +48,15 @@ pub(in crate::cli) struct LoadArgs {
     #[arg(long, value_name = "FILE.svg")]
     pub(in crate::cli) plot: Option<PathBuf>,
 
-    /// What is written over it [default: what is sent]
+    /// The title of the plot [default: a description of the load]
     #[arg(long, value_name = "TEXT", requires = "plot")]
     pub(in crate::cli) plot_title: Option<String>,
 
-    /// Longest silence while a confirm or, after the last message, an answer is awaited
+    /// How long to wait for the next confirm and, after the last message, for the next reply
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = time)]
     pub(in crate::cli) patience: Duration,
 
-    /// Most messages that wait for their confirm
+    /// The maximum number of messages that wait for their confirm
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = window)]
     pub(in crate::cli) in_flight: usize,
 
@@ -70,12 +70,12 @@ pub(in crate::cli) struct LoadArgs {
 /// Which broker to send to.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BrokerArgs {
-    /// The broker [default: the configuration's, else $AMQP_URL, else one on this machine]
+    /// The broker [default: from the configuration, or $AMQP_URL, or one on this machine]
     #[arg(long, value_name = "URL", value_parser = broker_url)]
     pub(in crate::cli) url: Option<String>,
 }
 
-/// Nothing of the text is said again, for it may hold a password.
+/// The error does not repeat the text, because it may contain a password.
 fn broker_url(text: &str) -> Result<String, String> {
     let is_amqp = url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "amqp" | "amqps"));
     match is_amqp {
@@ -84,17 +84,17 @@ fn broker_url(text: &str) -> Result<String, String> {
     }
 }
 
-fn shape(text: &str) -> Result<Shape, String> {
+fn shape(text: &str) -> Result<LoadShape, String> {
     Ok(match text {
-        "steady" => Shape::Steady,
-        "burst" => Shape::Burst,
-        "sine" => Shape::Sine,
-        "step" => Shape::Step,
+        "steady" => LoadShape::Steady,
+        "burst" => LoadShape::Burst,
+        "sine" => LoadShape::Sine,
+        "step" => LoadShape::Step,
         file => {
             let text = std::fs::read_to_string(file).map_err(|error| {
                 format!("write steady, burst, sine, step, or the file of a trace: {error}")
             })?;
-            Shape::Trace(Trace::parse(&text).map_err(|error| format!("failed to {error}"))?)
+            LoadShape::Trace(Trace::parse(&text).map_err(|error| error.to_string())?)
         }
     })
 }
@@ -104,7 +104,7 @@ fn time(text: &str) -> Result<Duration, String> {
     let longest = Duration::from_secs(366 * 86_400);
     match parse_duration(text) {
         Some(time) if !time.is_zero() && time <= longest => Ok(time),
-        Some(_) => Err("write a time above 0, and of a year at most".to_owned()),
+        Some(_) => Err("write a time above 0, and at most a year".to_owned()),
         None => Err("write a time such as 500ms, 90s or 10m".to_owned()),
     }
 }
@@ -112,12 +112,12 @@ fn time(text: &str) -> Result<Duration, String> {
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if (1e-6..=1e7).contains(&rate) => Ok(rate),
-        _ => Err("write how many messages a second, such as 100 or 0.5".to_owned()),
+        _ => Err("write a number of messages per second, such as 100 or 0.5".to_owned()),
     }
 }
 
 fn size(text: &str) -> Result<usize, String> {
-    /// The largest message that any broker takes.
+    /// The largest message that any broker accepts.
     const MAX_BODY: usize = 128 << 20;
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match text[digits.len()..].trim() {
@@ -174,8 +174,8 @@ mod tests {
     }
 
     #[test]
-    fn a_shape_that_is_no_name_is_a_file() {
-        assert_eq!(shape("sine"), Ok(Shape::Sine));
+    fn a_shape_that_is_not_a_known_name_is_a_file() {
+        assert_eq!(shape("sine"), Ok(LoadShape::Sine));
         let error = shape("sinus").unwrap_err();
         assert!(error.contains("steady, burst, sine, step"), "{error}");
     }

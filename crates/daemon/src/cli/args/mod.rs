@@ -50,7 +50,7 @@ Examples:
   tidegate demo                           see a pool grow and shrink
   tidegate init --queue thumbnails -- python3 thumb.py
                                           write a first configuration
-  tidegate check --broker                 is the configuration good, and the broker ready for it?
+  tidegate check --broker                 is the configuration valid, and the broker ready for it?
   tidegate run --config tidegate.toml     run the pools of a configuration
   tidegate status                         the pools of a running supervisor
   tidegate explain thumbnails             why the pool has the size it has
@@ -58,7 +58,7 @@ Examples:
   tidegate jobs thumbnails                what runs now
   tidegate dead list thumbnails           its dead letters; `dead retry` puts them back
   tidegate load --queue thumbnails --count 1000 --verify
-                                          send it work, and see that all of it is done
+                                          send it messages, and check that all are processed
 
 Exit codes:
   0 ok  1 unexpected  2 usage  69 broker or supervisor unavailable
@@ -95,8 +95,8 @@ Examples:
     /// Read the configuration and print all of its problems
     ///
     /// Each problem comes with file, line, key, what was found and what to write instead. With --broker the
-    /// broker is asked too: whether it can be reached and whether each queue is there. It changes nothing there, and
-    /// says what it could not see.
+    /// broker is asked too: whether it can be reached and whether each queue is there. It changes nothing on the
+    /// broker, and lists what it could not check.
     #[command(after_help = "\
 Examples:
   tidegate check
@@ -104,11 +104,11 @@ Examples:
   TIDEGATE_POOLS__THUMBNAILS__POLICY__MAX=5 tidegate check")]
     Check(CheckArgs),
 
-    /// Show a pool rise, work and drain
+    /// Show a pool that grows, works and drains
     ///
-    /// Declares a queue of its own on the broker of AMQP_URL (without one, on a queue in memory), sends it a burst
-    /// of jobs, a lull and a greater burst, and shows depth, workers and runners as they move. Ends by itself in
-    /// under a minute, and with an error unless every job ran, none was lost, and the pool drained to zero.
+    /// Declares a queue of its own on the broker of AMQP_URL. Without AMQP_URL the queue is in memory. Sends a burst of
+    /// jobs, and after a pause a larger burst, and shows how depth, workers and runners change. Ends by itself in under
+    /// a minute. It fails if a job did not run, a job was lost, or the pool did not drain to zero.
     #[command(after_help = "\
 Examples:
   tidegate demo
@@ -135,11 +135,12 @@ Examples:
   tidegate publish thumbnails job.json --count 100")]
     Publish(PublishArgs),
 
-    /// Send a load of messages, and measure what becomes of them
+    /// Send a load of messages, and measure how they are handled
     ///
-    /// Sends persistent messages with publisher confirms, on a schedule. A latency counts from when its message was
-    /// due, even if a slow broker delays it. With --verify each message asks the pool for an answer. Exit code
-    /// 1: a message was returned, refused (or not confirmed) or lost. Ctrl-C ends it early, with the report.
+    /// Sends persistent messages with publisher confirms, on a schedule. A latency is measured from the time at which
+    /// its message was due, even if a slow broker delays the message. With --verify each message asks the pool for an
+    /// answer. Exit code 1: a message was returned, refused (or not confirmed) or lost. Ctrl-C ends it early, with the
+    /// report.
     ///
     /// Shapes, of a mean rate R: steady; burst (4 R for a quarter of each wave, then nothing); sine (0 to 2 R); step
     /// (0.4, 0.8, 1.2 and 1.6 R); or a trace, a CSV file with the head line `time,arrivals` or `time`.
@@ -150,7 +151,7 @@ Examples:
   tidegate load --queue thumbnails --shape monday.csv --rate 20 --verify --format json | jq .done_ms")]
     Load(LoadArgs),
 
-    /// Try policies on recorded or made-up traffic, in virtual time
+    /// Try policies on recorded or generated traffic, in virtual time
     ///
     /// Runs the code that decides in the supervisor on a trace, and compares pools with each other and with models of other
     /// autoscalers. All runs have the same arrivals and the same service times. A wait ends when its job first
@@ -162,11 +163,11 @@ Examples:
   tidegate simulate --trace monday.csv --service times.csv --format json old.toml#thumbnails new.toml#thumbnails")]
     Simulate(SimulateArgs),
 
-    /// Find the cheapest setting of a pool's policy that holds a waiting time
+    /// Find the cheapest policy setting that meets a target for waiting times
     ///
     /// Tries keys of the pool's own policy (`jobs_per_worker`, `utilisation` or `workers`, then `down_window` and `max`) on the
-    /// first part of a trace: the target is held if 95 of 100 jobs wait no longer. The best setting is checked on the rest
-    /// of the trace, and printed as TOML. `max` is never raised.
+    /// first part of a trace: the target is met if 95 of 100 jobs wait no longer. The best setting is checked on the
+    /// rest of the trace, and printed as TOML. `max` is never raised.
     #[command(after_help = "\
 Examples:
   tidegate tune --trace monday.csv --service exp:2s tidegate.toml
@@ -175,7 +176,7 @@ Examples:
 
     /// Show the pools of a running supervisor
     ///
-    /// `~` behind READY: the reading is out of date. `*` behind EXPECTED: an operator has pinned the number.
+    /// `~` after READY: the reading is out of date. `*` after EXPECTED: an operator has pinned the number.
     #[command(after_help = "\
 Examples:
   tidegate status
@@ -193,7 +194,7 @@ Examples:
   NO_COLOR=1 tidegate top")]
     Top(SocketArgs),
 
-    /// Write what a running pool sees as a trace
+    /// Record the arrivals of a running pool as a trace
     ///
     /// A line for each second, with the messages that arrived in it. `simulate`, `tune` and `load` read the file.
     #[command(after_help = "\
@@ -204,22 +205,22 @@ Examples:
 
     /// Explain why a pool has the size it has
     ///
-    /// What was seen, each term of the calculation, what was clamped, and the resulting plan.
+    /// Shows what was read and counted, each term of the calculation, the limits that applied, and the resulting plan.
     #[command(after_help = "\
 Examples:
   tidegate explain thumbnails
   tidegate explain thumbnails --format json | jq .decision.terms")]
     Explain(ExplainArgs),
 
-    /// Stop taking messages: running jobs go on, messages stay in the queue
+    /// Stop taking messages. Running jobs continue, messages stay in the queue
     ///
-    /// Holds over a reload and a restart until `resume`, or for the time of --for.
+    /// Stays in force after a reload or a restart, until `resume` or until the time of --for has passed.
     #[command(after_help = "\
 Examples:
   tidegate pause thumbnails
   tidegate pause thumbnails --for 30m
   tidegate pause --all
-  tidegate pause thumbnails --shrinking   work on, but let no worker go")]
+  tidegate pause thumbnails --shrinking   continue, but stop no worker")]
     Pause(PauseArgs),
 
     /// Take messages again, after a pause or a drain
@@ -250,7 +251,7 @@ Examples:
 
     /// Pin a pool to a number of workers, or let its policy decide again
     ///
-    /// The pool's `max` still binds. Holds over a reload and a restart until `scale POOL auto`.
+    /// The pool's `max` still applies. Stays in force after a reload or a restart, until `scale POOL auto`.
     #[command(after_help = "\
 Examples:
   tidegate scale thumbnails 20
@@ -278,22 +279,22 @@ Examples:
     )]
     Jobs(JobsArgs),
 
-    /// Have the supervisor read its configuration again
+    /// Make the supervisor read its configuration again
     ///
-    /// Like the signal HUP, and prints the result. A bad configuration is refused whole (exit code 78), and the old
-    /// one stays.
+    /// Like the signal HUP, and prints the result. An invalid configuration is refused as a whole (exit code 78), and
+    /// the old one stays.
     #[command(after_help = "\
 Examples:
   tidegate check && tidegate reload")]
     Reload(ReloadArgs),
 
-    /// Look through, put back or delete the dead letters of a pool
+    /// Show, retry or delete the dead letters of a pool
     ///
-    /// Connects to the broker of the configuration. The supervisor need not run.
+    /// Connects to the broker of the configuration. The supervisor does not have to run.
     #[command(after_help = "\
 Examples:
   tidegate dead list thumbnails
-  tidegate dead retry thumbnails          all of them, with their attempts before them
+  tidegate dead retry thumbnails          all of them, with all attempts available again
   tidegate dead purge thumbnails --reason rejected")]
     Dead(DeadArgs),
 
@@ -312,7 +313,7 @@ Examples:
     /// Write the reference pages of the repository
     #[command(hide = true)]
     Docs {
-        /// Where they are written. The directory is created if it is missing
+        /// The directory to write to. It is created if it is missing
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
@@ -322,7 +323,7 @@ Examples:
     /// For packages: a page for each command, and one for the configuration file.
     #[command(hide = true)]
     Man {
-        /// Where they are written. The directory is created if it is missing
+        /// The directory to write to. It is created if it is missing
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
@@ -334,13 +335,13 @@ pub(super) struct RunArgs {
     #[arg(long, value_enum)]
     pub(super) log_format: Option<Format>,
 
-    /// Run without the guard, which ends every job if the supervisor is killed
+    /// Run without the guard. The guard ends every job if the supervisor is killed
     #[arg(long)]
     pub(super) no_guard: bool,
 
-    /// Take over from the running supervisor, which finishes its jobs and takes no more messages
+    /// Take over from the running supervisor. That one finishes its jobs and takes no more messages
     ///
-    /// Both must run as the same user, with the same state_dir. It stops no job. If no supervisor runs, or it does
+    /// Both must run as the same user, with the same state_dir. No job is stopped. If no supervisor runs, or it does
     /// not answer, the exit code is 69 and nothing is changed.
     #[arg(long)]
     pub(super) takeover: bool,
@@ -348,7 +349,7 @@ pub(super) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// Look at the broker too
+    /// Check the broker too
     #[arg(long)]
     pub(super) broker: bool,
 

@@ -1,4 +1,4 @@
-//! What can be typed after `tidegate publish`.
+//! The arguments of `tidegate publish`.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use super::load::BrokerArgs;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct PublishArgs {
-    /// The queue, through the default exchange
+    /// The queue. The message goes through the default exchange
     pub(in crate::cli) queue: String,
 
     /// The file with the body; `-` is standard input
@@ -19,15 +19,15 @@ pub(in crate::cli) struct PublishArgs {
     #[arg(long, value_name = "NAME=TEXT", value_parser = header)]
     pub(in crate::cli) header: Vec<(String, String)>,
 
-    /// What the body is, such as application/json
+    /// The type of the body, such as application/json
     #[arg(long, value_name = "TYPE")]
     pub(in crate::cli) content_type: Option<String>,
 
-    /// The message's id [default: one that no other message has]
+    /// The message's id [default: a unique id]
     #[arg(long, value_name = "ID", conflicts_with = "count")]
     pub(in crate::cli) message_id: Option<String>,
 
-    /// Publish it so many times, each time under an id of its own
+    /// How many times to publish it, each time with an id of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub(in crate::cli) count: u64,
 

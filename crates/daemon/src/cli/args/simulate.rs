@@ -1,4 +1,4 @@
-//! What can be typed after `tidegate simulate` and `tidegate tune`.
+//! The arguments of `tidegate simulate` and `tidegate tune`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -10,7 +10,7 @@ pub(in crate::cli) struct SimulateArgs {
     #[command(flatten)]
     pub(in crate::cli) traffic: TrafficArgs,
 
-    /// Compare with these too: fixed:WORKERS, keda:JOBS, horizon, knative:JOBS, judoscale:TIME; they have the first
+    /// Compare with these too: fixed:WORKERS, keda:JOBS, horizon, knative:JOBS, judoscale:TIME. They use the first
     /// configuration's `max`
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     pub(in crate::cli) against: Vec<Neighbour>,
@@ -33,7 +33,7 @@ pub(in crate::cli) struct TuneArgs {
     #[command(flatten)]
     pub(in crate::cli) traffic: TrafficArgs,
 
-    /// The part of the trace that settings are chosen on; they are checked on the rest
+    /// The part of the trace on which settings are chosen. They are checked on the rest
     #[arg(long, value_name = "SHARE", default_value = "70%", value_parser = share)]
     pub(in crate::cli) first: f64,
 
@@ -54,11 +54,11 @@ pub(in crate::cli) struct TrafficArgs {
     #[arg(long, value_name = "S")]
     pub(in crate::cli) service: String,
 
-    /// How long a runner takes to start. Where each job has a process of its own, count its start in --service
+    /// How long a runner takes to start. If each job has its own process, include its start in --service
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = time)]
     pub(in crate::cli) start_up: Duration,
 
-    /// Share of the attempts that fail, such as 1%; they are retried by the pool's own settings
+    /// Share of the attempts that fail, such as 1%. They are retried with the pool's settings
     #[arg(long, value_name = "SHARE", default_value = "0%", value_parser = share)]
     pub(in crate::cli) failures: f64,
 

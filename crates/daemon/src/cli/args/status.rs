@@ -1,4 +1,4 @@
-//! What can be typed after `tidegate status`.
+//! The arguments of `tidegate status`.
 
 use clap::Args;
 
@@ -7,7 +7,8 @@ use tidegate::api::v1::Span;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct StatusArgs {
-    /// Go on until Ctrl-C: the terminal is redrawn; a pipe gets a block, or with --format json a line, for each change
+    /// Continue until Ctrl-C. A terminal is redrawn. A pipe gets a new table for each change, or with --format json a
+    /// line
     #[arg(long, short)]
     pub(in crate::cli) watch: bool,
 

@@ -1,4 +1,4 @@
-//! What can be typed to steer a running supervisor.
+//! The arguments of the commands that control a running supervisor.
 
 use std::path::PathBuf;
 
@@ -30,11 +30,11 @@ pub(in crate::cli) struct PauseArgs {
     #[command(flatten)]
     pub(in crate::cli) pools: PoolsArgs,
 
-    /// Resume by itself after this time: 90s, 30m, 2h
+    /// Resume automatically after this time: 90s, 30m, 2h
     #[arg(long = "for", value_name = "TIME")]
     pub(in crate::cli) span: Option<Span>,
 
-    /// Pause shrinking alone: the pool works and may grow, and lets no worker go
+    /// Pause only the shrinking: the pool works and may grow, but stops no worker
     #[arg(long)]
     pub(in crate::cli) shrinking: bool,
 }
@@ -44,7 +44,7 @@ pub(in crate::cli) struct ResumeArgs {
     #[command(flatten)]
     pub(in crate::cli) pools: PoolsArgs,
 
-    /// Resume shrinking alone
+    /// Resume only the shrinking
     #[arg(long)]
     pub(in crate::cli) shrinking: bool,
 }
@@ -68,7 +68,7 @@ pub(in crate::cli) struct FlushArgs {
     #[command(flatten)]
     pub(in crate::cli) pools: PoolsArgs,
 
-    /// Runners that have a job too: it is stopped and given back, and no attempt is spent
+    /// Stop busy runners too. Their jobs are stopped and given back, and no attempt is spent
     #[arg(long)]
     pub(in crate::cli) busy: bool,
 }
@@ -78,7 +78,7 @@ pub(in crate::cli) struct ScaleArgs {
     /// The pool
     pub(in crate::cli) pool: String,
 
-    /// A number of workers, or `auto` for what the policy says
+    /// A number of workers, or `auto` to let the policy decide
     #[arg(value_name = "N|auto")]
     pub(in crate::cli) workers: Workers,
 
@@ -100,7 +100,7 @@ pub(in crate::cli) struct PolicyArgs {
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum PolicyCommand {
-    /// Show a pool's policy and scaling as TOML, each key with where it comes from
+    /// Show a pool's policy and scaling as TOML, and the source of each key
     #[command(after_help = "\
 Examples:
   tidegate policy show thumbnails
@@ -109,8 +109,8 @@ Examples:
 
     /// Set keys of a pool's policy and scaling by hand
     ///
-    /// Takes effect with the next reconcile and is kept over a restart, until the configuration's own policy of the pool
-    /// changes. Refused whole (exit code 78) where `tidegate check` would refuse the same keys in the file.
+    /// Takes effect at the next reconcile. Stays in force after a restart, until the pool's policy in the configuration
+    /// changes. The whole change is refused (exit code 78) if `tidegate check` would refuse the same keys in the file.
     #[command(after_help = "\
 Examples:
   tidegate policy set thumbnails jobs_per_worker=2
@@ -119,7 +119,7 @@ Examples:
   tidegate policy set thumbnails --file policy.toml")]
     Set(PolicySetArgs),
 
-    /// Let go of every key that was set by hand
+    /// Remove every key that was set by hand
     #[command(after_help = "\
 Examples:
   tidegate policy reset thumbnails")]
@@ -140,15 +140,16 @@ pub(in crate::cli) struct PolicySetArgs {
     /// The pool
     pub(in crate::cli) pool: String,
 
-    /// Keys with their values as TOML; a text needs no quotes. `scaling.` may be left out
+    /// Keys with their values as TOML. Text needs no quotes. `scaling.` may be left out
     #[arg(value_name = "KEY=VALUE", required_unless_present = "file")]
     pub(in crate::cli) keys: Vec<String>,
 
-    /// Take the keys of this TOML file, in tables `policy` and `scaling` or without, in place of all that were set by hand
+    /// Replace all keys that were set by hand by those of this TOML file, with or without the tables `policy` and
+    /// `scaling`
     #[arg(long, value_name = "F")]
     pub(in crate::cli) file: Option<PathBuf>,
 
-    /// Only show what the new policy would do now, beside the old one
+    /// Only show what the new policy would do now, and compare it with the old one
     #[arg(long)]
     pub(in crate::cli) dry_run: bool,
 
@@ -183,9 +184,9 @@ pub(in crate::cli) struct JobsArgs {
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum JobsCommand {
-    /// Stop a running job with its runner's grace
+    /// Stop a running job, within the grace time of its runner
     ///
-    /// Its message is settled as --then says. A job that ends by itself within the grace is settled by its own end.
+    /// Its message is settled as --then says. If the job ends by itself within the grace time, its own end decides.
     #[command(after_help = "\
 Examples:
   tidegate jobs stop order-17
@@ -202,7 +203,7 @@ pub(in crate::cli) struct JobsStopArgs {
     #[arg(long)]
     pub(in crate::cli) pool: Option<String>,
 
-    /// What becomes of its message
+    /// What happens to its message
     #[arg(long, value_enum, default_value_t = Then::Retry)]
     pub(in crate::cli) then: Then,
 
@@ -210,14 +211,14 @@ pub(in crate::cli) struct JobsStopArgs {
     pub(in crate::cli) socket: SocketArgs,
 }
 
-/// What becomes of the message of a job that is stopped.
+/// What happens to the message of a job that is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum Then {
-    /// Retried later with backoff, as if the job had failed: an attempt is spent
+    /// It is retried later with backoff, as if the job had failed: an attempt is spent
     Retry,
-    /// Dead-lettered at once
+    /// It is dead-lettered at once
     Reject,
-    /// Back to the queue at once, with no attempt spent
+    /// It goes back to the queue at once, and no attempt is spent
     Requeue,
 }
 

@@ -1,21 +1,18 @@
 //! `tidegate dead`: works on the dead letters of a pool, directly at the broker.
 //!
-//! Needs no supervisor, and works beside one. [`settle`](tidegate::settle) owns the meaning of a letter and the new
-//! message that it becomes.
+//! Needs no supervisor, and also works while one runs. [`settle`](tidegate::settle) owns the meaning of a letter and
+//! the new message that it becomes.
 
 mod show;
+mod terminal;
 mod whole;
 
-use std::{
-    io::{self, IsTerminal, Write},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
+use self::terminal::{ProgressLine, can_ask, confirmed, on_interrupt, say};
 use super::{
     args::{
         Cli, Format,
@@ -24,15 +21,15 @@ use super::{
     broker, loading,
 };
 use crate::{
-    dead::{self, DeadLetterQueue, Most, Walked, Wanted},
+    dead::{self, DeadLetterQueue, LetterLimit, Walked, Wanted},
     output::{self, Exit, Failure},
 };
 use tidegate::{
     config::{PoolSettings, Settings},
     decide::QueueName,
-    escape::Escaped,
     queue::{QueueDriver, QueueError, QueueErrorKind},
     settle::{Copies, Letter},
+    text::{counted, form_for},
 };
 
 pub(super) async fn dead(cli: &Cli, args: &DeadArgs) -> Result<Exit, Failure> {
@@ -83,7 +80,7 @@ impl<'a> DeadLetterPlace<'a> {
                 return Err(Failure::new(Exit::Usage, error).hint("name that queue: --queue NAME"));
             }
         };
-        if let Some(owner) = pools().find(|pool| dead::is_at_work(&queue, pool)) {
+        if let Some(owner) = pools().find(|pool| dead::is_used_by(&queue, pool)) {
             let error = anyhow!(
                 "take {queue} for a queue of dead letters: pool {} works on it",
                 owner.name
@@ -167,7 +164,7 @@ impl<'a> DeadLetterPlace<'a> {
         let wanted = Wanted {
             ids: args.ids.clone(),
             reason: None,
-            limit: Most::All,
+            limit: LetterLimit::All,
         };
         let mut written = Ok(());
         let walked = match dead_letters.letters {
@@ -194,7 +191,11 @@ impl<'a> DeadLetterPlace<'a> {
 
     /// The failure that no letter with these ids was found.
     fn missing(&self, ids: &[String]) -> Failure {
-        let error = anyhow!("find in {}: {}", self.queue, ids.join(", "));
+        let them = match ids {
+            [_] => "a dead letter with the id",
+            _ => "dead letters with the ids",
+        };
+        let error = anyhow!("find {them} {} in {}", ids.join(", "), self.queue);
         let hint = format!(
             "`tidegate dead list {} --limit all` shows every id, and with --format json those that are cut for the table; \
              an id is taken whole",
@@ -217,7 +218,7 @@ impl<'a> DeadLetterPlace<'a> {
             job: None,
             header_limit: dead_letters.driver.header_limit(),
         };
-        let mut progress = Progress::new("put back", dead_letters.letters);
+        let mut progress = ProgressLine::new("put back", dead_letters.letters);
         let walked = match dead_letters.letters {
             0 => nothing(&wanted),
             _ => {
@@ -248,17 +249,20 @@ impl<'a> DeadLetterPlace<'a> {
         if asks && !can_ask() {
             let letters = letters(dead_letters.letters);
             let error = anyhow!(
-                "delete {letters} of {} for good: there is no terminal to ask at",
+                "delete {letters} of {} permanently: there is no terminal for a confirmation",
                 self.queue
             );
             let hint = "--yes deletes all of them; ids, --reason or --limit choose some";
             return Err(Failure::new(Exit::Usage, error).hint(hint));
         }
-        if asks && !confirmed(&self.queue, dead_letters.letters)? {
-            say("nothing was deleted");
-            return Ok(Exit::Ok);
+        if asks {
+            let count = letters(dead_letters.letters);
+            if !confirmed(&format!("delete {count} of {} for good?", self.queue))? {
+                say("nothing was deleted");
+                return Ok(Exit::Ok);
+            }
         }
-        let mut progress = Progress::new("deleted", dead_letters.letters);
+        let mut progress = ProgressLine::new("deleted", dead_letters.letters);
         let walked = match dead_letters.letters {
             0 => nothing(&wanted),
             _ => {
@@ -285,7 +289,7 @@ impl<'a> DeadLetterPlace<'a> {
         walked: Walked,
     ) -> Result<Exit, Failure> {
         if format == Format::Json {
-            output::json(&Report {
+            output::json(&DeadReport {
                 queue: &self.queue,
                 into: what.into,
                 letters: dead_letters.letters,
@@ -299,7 +303,7 @@ impl<'a> DeadLetterPlace<'a> {
             let id = letter.id.as_deref().unwrap_or("one without an id");
             say(&format!("  {id} stays: {error}"));
         }
-        if let Some(error) = walked.trouble {
+        if let Some(error) = walked.problem {
             return Err(failure(error, what.operation));
         }
         let failed = |error| Err(Failure::new(Exit::Unexpected, error));
@@ -308,7 +312,12 @@ impl<'a> DeadLetterPlace<'a> {
         }
         if walked.stay > 0 {
             let stay = walked.stay;
-            return failed(anyhow!("{}: {} stay", what.operation, letters(stay)));
+            return failed(anyhow!(
+                "{}: {} {}",
+                what.operation,
+                letters(stay),
+                form_for(stay, "stays", "stay")
+            ));
         }
         if !walked.missing.is_empty() {
             return Err(self.missing(&walked.missing));
@@ -321,7 +330,7 @@ fn wanted(args: &ChoiceArgs) -> Wanted {
     Wanted {
         ids: args.ids.clone(),
         reason: args.reason.clone(),
-        limit: args.limit.unwrap_or(Most::All),
+        limit: args.limit.unwrap_or(LetterLimit::All),
     }
 }
 
@@ -343,7 +352,7 @@ struct Done<'a> {
 
 /// The result, for a program.
 #[derive(Serialize)]
-struct Report<'a> {
+struct DeadReport<'a> {
     queue: &'a QueueName,
     #[serde(skip_serializing_if = "Option::is_none")]
     into: Option<&'a QueueName>,
@@ -354,10 +363,7 @@ struct Report<'a> {
 }
 
 fn letters(count: u64) -> String {
-    match count {
-        1 => "1 dead letter".to_owned(),
-        count => format!("{count} dead letters"),
-    }
+    counted(count, "dead letter")
 }
 
 fn listed(
@@ -375,14 +381,15 @@ fn listed(
     };
     let mut text = match (there, count) {
         (0, _) => return format!("no dead letters in {queue}"),
-        (_, 0) => format!("none of {} in {queue} died{reason}", letters(there)),
+        (1, 0) => format!("the dead letter in {queue} did not die{reason}"),
+        (_, 0) => format!("none of the {} in {queue} died{reason}", letters(there)),
         (there, count) if there == count => format!("{} in {queue}, oldest first", letters(there)),
         (there, count) => format!(
             "{count} of {} in {queue}{reason}, oldest first",
             letters(there)
         ),
     };
-    let is_full = matches!(wanted.limit, Most::Count(limit) if limit.get() <= count);
+    let is_full = matches!(wanted.limit, LetterLimit::Count(limit) if limit.get() <= count);
     if unseen > 0 && is_full {
         let more = match wanted.reason {
             Some(_) => format!("; {unseen} were not looked at (--limit N, --limit all)"),
@@ -399,7 +406,7 @@ fn of_renewed(walked: &Walked) -> String {
     match walked.renewed {
         0 => String::new(),
         renewed => format!(
-            "\n{} went to the end of the queue: a quorum queue gives up what was looked at and given back too often",
+            "\n{} went to the end of the queue: a quorum queue drops what was looked at and given back too often",
             letters(renewed)
         ),
     }
@@ -420,87 +427,12 @@ fn summary(queue: &QueueName, what: &Done<'_>, there: u64, walked: &Walked) -> S
     };
     if walked.twice > 0 {
         text.push_str(&format!(
-            "; {} of them may be in both queues, for the broker did not hear that they left",
+            "; {} of them may be in both queues, because the broker did not hear that they left",
             walked.twice
         ));
     }
     text.push_str(&of_renewed(walked));
     text
-}
-
-/// Prints a message on standard error. If standard error is closed, nobody can read it.
-fn say(text: &str) {
-    let mut err = anstream::stderr().lock();
-    for line in text.lines() {
-        let _ = writeln!(err, "{}", Escaped(line));
-    }
-}
-
-/// Whether a user can answer a question.
-fn can_ask() -> bool {
-    io::stdin().is_terminal() && io::stderr().is_terminal()
-}
-
-/// Asks the user at the terminal.
-fn confirmed(queue: &QueueName, count: u64) -> Result<bool, Failure> {
-    let question = format!("delete {} of {queue} for good? [y/N] ", letters(count));
-    let _ = write!(io::stderr(), "{}", Escaped(&question));
-    let mut answer = String::new();
-    io::stdin()
-        .read_line(&mut answer)
-        .context("read the answer")
-        .map_err(|error| Failure::new(Exit::Unexpected, error))?;
-    let answer = answer.trim().to_lowercase();
-    Ok(answer == "y" || answer == "yes")
-}
-
-/// Cancelled by Ctrl-C, so that work in progress is finished. A second Ctrl-C ends the program, which loses no letter.
-fn on_interrupt() -> CancellationToken {
-    let stop = CancellationToken::new();
-    let told = stop.clone();
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            told.cancel();
-        }
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(130);
-        }
-    });
-    stop
-}
-
-/// A progress line, if standard error is a terminal.
-struct Progress {
-    verb: &'static str,
-    of: u64,
-    shown: Option<Instant>,
-    is_terminal: bool,
-}
-
-impl Progress {
-    fn new(verb: &'static str, of: u64) -> Self {
-        Self {
-            verb,
-            of,
-            shown: None,
-            is_terminal: io::stderr().is_terminal(),
-        }
-    }
-
-    fn at(&mut self, done: u64) {
-        const EVERY: Duration = Duration::from_millis(200);
-        if !self.is_terminal || self.shown.is_some_and(|shown| shown.elapsed() < EVERY) {
-            return;
-        }
-        self.shown = Some(Instant::now());
-        let _ = write!(io::stderr(), "\r{} {done} of {}", self.verb, self.of);
-    }
-
-    fn clear(&mut self) {
-        if self.shown.take().is_some() {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
-    }
 }
 
 /// The failure for an error of the broker. `operation` is read after "failed to".
@@ -511,12 +443,16 @@ fn failure(error: QueueError, operation: &'static str) -> Failure {
         _ => Exit::Unexpected,
     };
     let hint = match error.kind {
-        K::Unroutable => Some("the pool's queue is not there; what was not put back stays"),
-        K::Refused => Some("the pool's queue takes no more; what was not put back stays"),
-        K::Blocked => Some("the broker has a memory or disk alarm; try again when it is over"),
-        K::AccessRefused => {
-            Some("it takes read permission on the dead letters, and write on the default exchange")
+        K::Unroutable => {
+            Some("the pool's queue does not exist; the letters that were not put back stay")
         }
+        K::Refused => Some(
+            "the pool's queue accepts no more messages; the letters that were not put back stay",
+        ),
+        K::Blocked => Some("the broker has a memory or disk alarm; try again when it is over"),
+        K::AccessRefused => Some(
+            "this needs read permission on the dead letters, and write permission on the default exchange",
+        ),
         K::NotFound => Some("see --queue"),
         _ => None,
     };

@@ -7,6 +7,7 @@ use super::super::table::{Cell, DIM, Layout, cell};
 use tidegate::{
     escape::Escaped,
     settle::{DeadBy, Letter},
+    text,
 };
 
 /// Limits on untrusted text in the table, in characters. Every publisher can write such text, and one long text would
@@ -37,9 +38,7 @@ fn row(letter: &Letter) -> Vec<Cell> {
             style: DIM,
         },
     };
-    let died = letter
-        .time
-        .map(|time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string());
+    let died = letter.time.map(text::time);
     vec![
         known(letter.id.as_deref().map(|id| shown(id, ID_SHOWN))),
         known(died),
@@ -144,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_pass_for_another() {
+    fn a_name_cannot_be_shown_as_another_name() {
         let letter = Letter {
             id: Some("gpj.\u{202e}exe\u{2066}\u{200b}".to_owned()),
             error: Some("\u{feff}\u{e0041}why".to_owned()),
@@ -156,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_of_others_widens_the_table() {
+    fn foreign_text_does_not_widen_the_table() {
         let long = || Some("w\u{202e}".repeat(100));
         let letter = Letter {
             id: long(),

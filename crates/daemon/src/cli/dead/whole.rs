@@ -12,6 +12,7 @@ use tidegate::{
     queue::{Message, Properties},
     runners::process::headers_to_json,
     settle::{DeadBy, Letter},
+    text::{counted, time},
 };
 
 /// A letter, for a program.
@@ -106,18 +107,14 @@ pub(super) fn text(letter: &Letter, message: &Message) -> String {
             stderr.as_bytes(),
         );
     }
-    let bytes = match message.body.len() {
-        1 => "1 byte".to_owned(),
-        bytes => format!("{bytes} bytes"),
-    };
+    let bytes = counted(message.body.len(), "byte");
     let _ = block(&mut text, &format!("body, {bytes}"), &message.body);
     text.push('\n');
     text
 }
 
-/// The facts about the letter's death.
+/// The facts about why the letter was dead-lettered.
 fn told(letter: &Letter, message: &Message) -> Vec<(String, String)> {
-    let time = |time: jiff::Timestamp| time.to_string();
     let by = letter.by.map(|by| match by {
         DeadBy::Tidegate => "tidegate".to_owned(),
         DeadBy::Broker => "the broker".to_owned(),
@@ -219,14 +216,14 @@ mod tests {
     }
 
     #[test]
-    fn shows_all_of_a_letter_with_what_steers_a_terminal_escaped() {
+    fn shows_all_of_a_letter_and_escapes_what_controls_a_terminal() {
         let message = message();
         let text = text(&Letter::of(&message), &message);
         insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
     }
 
     #[test]
-    fn tells_a_program_all_of_a_letter_and_loses_no_byte() {
+    fn json_has_all_of_a_letter_without_loss() {
         let mut message = message();
         let whole = |message: &Message| {
             let letter = Letter::of(message);

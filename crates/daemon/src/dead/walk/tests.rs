@@ -59,12 +59,12 @@ fn all() -> Wanted {
     Wanted {
         ids: Vec::new(),
         reason: None,
-        limit: Most::All,
+        limit: LetterLimit::All,
     }
 }
 
-fn at_most(limit: u64) -> Most {
-    Most::Count(NonZeroU64::new(limit).unwrap())
+fn at_most(limit: u64) -> LetterLimit {
+    LetterLimit::Count(NonZeroU64::new(limit).unwrap())
 }
 
 fn ids(ids: &[&str]) -> Wanted {
@@ -109,7 +109,7 @@ async fn reads_letters_and_leaves_them() {
 }
 
 #[tokio::test]
-async fn puts_back_those_that_are_chosen_and_leaves_the_rest_in_order() {
+async fn puts_back_the_selected_letters_and_leaves_the_rest_in_order() {
     let by_reason = Wanted {
         reason: Some("attempts".to_owned()),
         ..all()
@@ -135,14 +135,14 @@ async fn puts_back_those_that_are_chosen_and_leaves_the_rest_in_order() {
         let walked = put_back(&dead_letters, &wanted).await;
         assert_eq!(walked.done, back.len() as u64, "{wanted:?}");
         assert_eq!((walked.twice, walked.stay), (0, 0));
-        assert!(walked.trouble.is_none() && walked.missing.is_empty());
+        assert!(walked.problem.is_none() && walked.missing.is_empty());
         assert_eq!(in_queue(&broker, "q"), back, "{wanted:?}");
         assert_eq!(in_queue(&broker, "q.dead"), stay, "{wanted:?}");
     }
 }
 
 #[tokio::test]
-async fn deletes_those_that_are_chosen() {
+async fn deletes_the_selected_letters() {
     let (broker, dead_letters) = with_letters();
     let stop = CancellationToken::new();
     let walked = dead_letters
@@ -165,18 +165,18 @@ async fn says_which_ids_it_did_not_find_and_takes_an_id_as_it_is_shown() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_put_back_stays_where_it_is() {
+async fn a_letter_that_cannot_be_put_back_stays_where_it_is() {
     let (broker, dead_letters) = with_letters();
     broker.delete_queue("q");
     let walked = put_back(&dead_letters, &all()).await;
-    let kind = walked.trouble.map(|error| error.kind);
+    let kind = walked.problem.map(|error| error.kind);
     assert_eq!(kind, Some(QueueErrorKind::Unroutable));
     assert_eq!(walked.done, 0);
     assert_eq!(in_queue(&broker, "q.dead"), ["a", "b", "c", "a"]);
 }
 
 #[tokio::test]
-async fn a_letter_that_cannot_be_published_stays_alone() {
+async fn only_the_letter_that_cannot_be_published_stays() {
     let (broker, dead_letters) = with_letters();
     let long = "x".repeat(300);
     broker.send_message(Outgoing {
@@ -194,12 +194,12 @@ async fn a_letter_that_cannot_be_published_stays_alone() {
     let walked = put_back(&dead_letters, &all()).await;
     assert_eq!((walked.done, walked.stay), (4, 1));
     assert_eq!(walked.stay_because.len(), 1);
-    assert!(walked.trouble.is_none());
+    assert!(walked.problem.is_none());
     assert_eq!(in_queue(&broker, "q.dead"), [long]);
 }
 
 #[tokio::test]
-async fn a_letter_that_dies_again_is_not_sent_round() {
+async fn a_letter_that_is_dead_lettered_again_is_not_put_back_twice() {
     // More letters than the limit in progress, so that some are dead-lettered again while others still wait.
     let letters = 10 * MAX_LETTERS_IN_FLIGHT as u64;
     let broker = broker();
@@ -228,9 +228,9 @@ async fn a_letter_that_dies_again_is_not_sent_round() {
             }
         })
     };
-    let patience = std::time::Duration::from_secs(20);
+    let time_limit = std::time::Duration::from_secs(20);
     let everything = all();
-    let walked = tokio::time::timeout(patience, put_back(&dead_letters, &everything)).await;
+    let walked = tokio::time::timeout(time_limit, put_back(&dead_letters, &everything)).await;
     assert_eq!(walked.expect("it ends").done, letters);
     while broker.ready("q.dead") != Some(letters) {
         tokio::task::yield_now().await;
@@ -277,7 +277,7 @@ fn letter(id: &str) -> Outgoing {
 }
 
 #[tokio::test]
-async fn a_queue_that_counts_looks_does_not_give_letters_up() {
+async fn a_queue_that_counts_each_browse_does_not_drop_letters() {
     let mut refused = letter("b");
     refused.properties.user_id = Some("someone".to_owned());
     refused.properties.expiration = Some("86400000".to_owned());
@@ -316,18 +316,18 @@ async fn a_queue_that_counts_looks_does_not_give_letters_up() {
 }
 
 #[tokio::test]
-async fn a_letter_that_cannot_be_put_back_is_not_given_up_either() {
+async fn a_letter_that_cannot_be_put_back_does_not_reach_its_delivery_limit() {
     let (broker, dead_letters) = with_counted_letters(2, &[letter("a")]);
     broker.delete_queue("q");
     for _ in 0..9 {
         let walked = put_back(&dead_letters, &all()).await;
-        assert_eq!(walked.trouble.unwrap().kind, QueueErrorKind::Unroutable);
+        assert_eq!(walked.problem.unwrap().kind, QueueErrorKind::Unroutable);
     }
     assert_eq!(in_queue(&broker, "q.dead"), ["a"]);
 }
 
 #[tokio::test]
-async fn a_look_ends_at_the_first_letter_that_it_cannot_make_new() {
+async fn browsing_ends_at_the_first_letter_that_cannot_be_replaced_by_a_fresh_copy() {
     let (broker, dead_letters) = with_counted_letters(2, &[letter("a"), letter("b"), letter("c")]);
     dead_letters.read(&all()).await.unwrap();
     broker.set_blocked(true);

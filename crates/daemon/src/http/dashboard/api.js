@@ -23,7 +23,7 @@ export class Refused extends Error {
   }
 }
 
-// With a token of its own the page sends no password of the browser's, and the browser asks for none.
+// If the page has a token, the browser sends no password of its own and asks for none.
 export async function request(url, { headers = {}, ...options } = {}) {
   const shown = token.get();
   if (shown) options = { ...options, credentials: "omit" };
@@ -43,7 +43,7 @@ async function reason(response) {
 export const path = (pool, rest = "") => `/api/v1/pools/${encodeURIComponent(pool)}${rest}`;
 export const read = async (url) => (await request(url)).json();
 
-// A request that needs the token. Returns the answer, or nothing where it was refused.
+// A request that needs the token. Returns the answer, or `undefined` if it was refused.
 export async function withToken(method, url, body) {
   if (!token.get() && !(await askToken())) return undefined;
   try {

@@ -1,14 +1,14 @@
-// The dead letters of the selected pool: looked at on demand, because each look takes them off their queue and gives
-// them back. Retried and purged after a question.
+// The dead letters of the selected pool. They are read only when the user asks, because each reading takes them from their
+// queue and gives them back. The page asks for a confirmation before it retries or purges them.
 
 import { ask, path, tell, withToken } from "./api.js";
 import { $, count, element, number, put, time } from "./dom.js";
 
-// The letters that are shown, and the pool that they are of.
+// The letters that are shown, and their pool.
 let shown = null;
 let busy = false;
 
-// Bytes of a body that the daemon tells.
+// Bytes of a body that the daemon sends.
 const START = 256;
 
 export function forgetDead() {
@@ -67,8 +67,8 @@ async function look(pool, selected) {
 }
 
 const ACTS = {
-  retry: { title: "Retry", verb: "put back", more: "What is put back goes into the pool's queue with all their attempts before them. Mend the job first." },
-  purge: { title: "Purge", verb: "deleted", more: "What is deleted is gone for good." },
+  retry: { title: "Retry", verb: "put back", more: "They are put back into the pool's queue, with all attempts available again. Fix the job first." },
+  purge: { title: "Purge", verb: "deleted", more: "Deleted letters cannot be restored." },
 };
 
 async function act(kind, pool, ids, selected) {
@@ -88,7 +88,7 @@ async function act(kind, pool, ids, selected) {
 }
 
 export function listenToDead(selected, done) {
-  // One at a time: two walks through one queue would hide letters from each other.
+  // One request at a time: two walks through one queue would hide letters from each other.
   const once = async (work) => {
     if (busy) return;
     busy = true;

@@ -218,9 +218,9 @@ async function drawTable(pool, table) {
   if (table.wanted) items = items.filter((item) => table.wanted(item, pool.name));
   block.hidden = false;
   if (key !== undefined) drawn.set(table.id, key);
-  // Times are computed anew for each answer, and differ by a little.
+  // Times are computed again for each answer, and differ by a little.
   const text = JSON.stringify(items, (name, value) => (["since", "deadline"].includes(name) ? value.slice(0, 19) : value));
-  // What has not changed keeps its focus, its selection and its open parts; only ages go on.
+  // What has not changed keeps its focus, its selection and its open parts. Only ages change.
   const body = $(`${table.id}-body`);
   if (key === undefined && drawn.get(table.id) === text) return freshen(body, table, items, pool.name);
   if (key === undefined) drawn.set(table.id, text);

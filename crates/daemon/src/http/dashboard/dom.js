@@ -1,10 +1,11 @@
-// Elements, and how numbers and times read. All text of pools, messages and jobs goes in as text, never as markup.
+// Elements, and the formats of numbers and times. All text of pools, messages and jobs goes in as text, never as
+// markup.
 
 const MARKUP = "http://www.w3.org/2000/svg";
 
 export const $ = (id) => document.getElementById(id);
 
-// Writes only what is different, so that a selection and a screen reader are left alone.
+// Writes only what is different, so that a selection and a screen reader are not disturbed.
 export function put(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }

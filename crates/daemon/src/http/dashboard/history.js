@@ -10,16 +10,16 @@ const COLUMNS = [...LEVELS, ...OUTCOMES];
 // Time between two samples of the server.
 const STEP = 5;
 
-// Of each pool: a list for each column, and `at`, all of one length.
+// For each pool: a list for each column, and `at`. All lists have the same length.
 export const histories = new Map();
 
-// What each pool had counted at the last event.
+// The totals of each pool at the last event.
 const counted = new Map();
 
 const empty = () => Object.fromEntries(["at", ...COLUMNS].map((column) => [column, []]));
 
-// What the page missed, before it opened or while it was cut off: a point a minute of every pool, and all samples of the
-// selected one.
+// Reads what the page missed before it opened or while it was disconnected: one point per minute for every pool, and
+// all samples of the selected pool.
 export async function catchUp(selected) {
   const { pools } = await read("/api/v1/history");
   for (const { name, ...columns } of pools) merge(name, columns);
@@ -36,7 +36,7 @@ export async function catchUpOne(pool) {
   }
 }
 
-// A daemon that was started again knows nothing of before. What the page has seen itself stays.
+// A restarted daemon has no older samples. The samples that the page already has stay.
 function merge(name, columns) {
   const seen = histories.get(name);
   const start = columns.at[0] ?? Infinity;
@@ -80,7 +80,7 @@ function add(pool, at) {
 
 export const totals = ({ jobs }) => [jobs.done, jobs.retried, jobs.dead, jobs.requeued + jobs.lost];
 
-// Jobs of an outcome within the last so many seconds.
+// The number of jobs with an outcome within the last `within` seconds.
 export function ended(history, outcome, within) {
   const end = history.at.at(-1);
   let sum = 0;
@@ -88,8 +88,8 @@ export function ended(history, outcome, within) {
   return sum;
 }
 
-// A young history fills the plot; from an hour on, the plot shows an hour.
+// A short history fills the plot. The plot shows at most an hour.
 export const spanOf = (history) => Math.min(HOUR, Math.max(300, Math.ceil((history.at.at(-1) - history.at[0]) / 300) * 300));
 
-// Between two samples further apart nothing is known. The overview has one a minute.
+// Nothing is known between two samples that are further apart than this. The overview has one sample per minute.
 export const isGap = (history, index) => index > 0 && history.at[index] - history.at[index - 1] > 90;

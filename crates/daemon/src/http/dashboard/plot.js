@@ -52,7 +52,7 @@ function start(figure, again) {
   reader = element("figcaption", { id: "reading" });
   const move = (index) => {
     cursor = index;
-    // Only what a person points at is read out.
+    // A screen reader reads only the values that the user points at.
     reader.setAttribute("aria-live", index === null ? "off" : "polite");
     again();
   };
@@ -84,7 +84,7 @@ function reading(history, index) {
   return `${time(new Date(history.at[index] * 1000))}  ${value("ready")} ready, ${value("demand")} demand · ${value("expected")} workers expected, ${value("live")} live · ${value("busy")} runners busy, ${value("idle")} idle`;
 }
 
-// Not `Math.max(...)` over an hour of every column: that is too many arguments where columns are joined.
+// Not `Math.max(...)` over an hour of every column: that is too many arguments if columns are joined.
 function highest(history, columns) {
   let most = 0;
   for (const column of columns) for (const value of history[column]) if (value > most) most = value;
@@ -100,7 +100,7 @@ function levels(pane, history, x, right) {
   return [axis(pane, top, y, right, columns), shape("path", { class: `fill-${pane.fill}`, d: path(pane.fill, pane.bottom) }), ...lines];
 }
 
-// A line of steps; closed down to `floor` for an area. It is broken where nothing is known.
+// A line of steps. For an area it is closed at `floor`. It is interrupted where nothing is known.
 function steps(history, column, x, y, floor) {
   let line = "";
   history[column].forEach((value, index) => {
@@ -113,7 +113,7 @@ function steps(history, column, x, y, floor) {
   return floor === undefined || !line ? line : `${line}V${floor}Z`;
 }
 
-// Bars of jobs that ended, the outcomes of a time on top of each other.
+// Bars of jobs that ended. The outcomes of one interval are stacked.
 function bars(pane, history, x, right, span) {
   const pixels = (right - LEFT) / span;
   const step = BARS.find((each) => each * pixels >= 6) ?? BARS.at(-1);
@@ -135,7 +135,7 @@ function bars(pane, history, x, right, span) {
     let base = pane.bottom;
     bin.forEach((value, place) => {
       if (!value) return;
-      // A single dead job among thousands is seen too.
+      // A single dead job among thousands stays visible.
       const height = Math.max(1.5, tall(value));
       paths[place] += `M${left.toFixed(1)} ${base.toFixed(1)}h${wide.toFixed(1)}v${(-height).toFixed(1)}h${(-wide).toFixed(1)}z`;
       base -= height;
@@ -154,7 +154,7 @@ function axis(pane, top, y, right, columns) {
     if (value !== Math.round(value)) continue;
     group.append(shape("line", { x1: LEFT, x2: right, y1: y(value), y2: y(value) }), shape("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, short(value)));
   }
-  // The key, from the right.
+  // The legend, from the right.
   let from = right;
   for (const column of [...columns].reverse()) {
     from -= widthOf(NAMES[column]);
@@ -172,7 +172,7 @@ const widthOf = (text) => ruler.measureText(text).width;
 
 const TICKS = [60, 120, 300, 600, 900, 1800];
 
-// Round times, and now.
+// Ticks at round times, and one for the present time.
 function timeAxis(end, span, x, width) {
   const group = shape("g", { class: "axis" });
   const most = width < 500 ? 4 : 7;
@@ -191,7 +191,7 @@ function nice(value) {
   return value;
 }
 
-// ---- The small one in the list
+// ---- The small plot in the list of pools
 
 export function spark(history) {
   const [end, span] = [history.at.at(-1), spanOf(history)];

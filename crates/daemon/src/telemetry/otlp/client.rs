@@ -1,8 +1,8 @@
 //! The HTTP client of the exporter.
 //!
-//! The exporter's thread calls it. Its connections are driven on that thread, by a runtime of its own: so neither a slow
-//! collector nor the end of the daemon's runtime touches the other. It also reports whether the collector can be reached,
-//! because the exporter hides why a request failed.
+//! The exporter's thread calls it. A separate runtime on that thread drives its connections. So a slow collector does
+//! not delay the daemon, and the end of the daemon's runtime does not interrupt an export. The client also reports
+//! whether the collector can be reached, because the exporter hides why a request failed.
 
 use std::{
     fmt,
@@ -102,14 +102,14 @@ impl CollectorClient {
     }
 
     fn works(&self) {
-        otlp_request("sent");
+        otlp_request(true);
         if self.is_failing.swap(false, Ordering::Relaxed) {
             info!(endpoint = self.endpoint, "sending spans again");
         }
     }
 
     fn fails(&self, why: &str) {
-        otlp_request("failed");
+        otlp_request(false);
         if !self.is_failing.swap(true, Ordering::Relaxed) {
             warn!(
                 endpoint = self.endpoint,

@@ -104,7 +104,7 @@ impl Otlp {
         Box::new(link)
     }
 
-    /// Sends what is left, for at most [`FLUSH_TIMEOUT`]. Blocks.
+    /// Sends the remaining spans, for at most [`FLUSH_TIMEOUT`]. Blocks.
     pub fn finish(&self) {
         if let Err(error) = self.provider.shutdown_with_timeout(FLUSH_TIMEOUT) {
             warn!(error = %error, "could not send the last spans to the collector");

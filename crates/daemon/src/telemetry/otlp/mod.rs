@@ -1,4 +1,4 @@
-//! Spans of jobs to an OpenTelemetry collector, where the configuration names one (`[otlp]`).
+//! Spans of jobs to an OpenTelemetry collector, if the configuration names one (`[otlp]`).
 //!
 //! The library makes the spans ([`traces`](tidegate::run::traces)); this module exports them and connects them with the
 //! traces of the messages. A thread of its own sends batches. Workers only put spans into a bounded queue: where that is
@@ -32,7 +32,7 @@ pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 #[error("set up the export of spans")]
 pub struct OtlpError(#[source] pub BoxError);
 
-/// What is wrong with the table `[otlp]` for this build of the program.
+/// The problem of the table `[otlp]` for this build of the program.
 pub fn inspect(loaded: &Loaded) -> Option<Problem> {
     if cfg!(feature = "otlp") || loaded.settings.otlp.is_none() {
         return None;

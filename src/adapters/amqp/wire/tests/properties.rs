@@ -172,7 +172,7 @@ proptest! {
                 if body > 0 {
                     stream.extend(framed(FRAME_BODY, 3, &vec![7; body as usize]));
                 }
-                let (properties, headers, rest) = arrived(&lapins(&stream));
+                let (properties, headers, rest) = arrived(&parsed_by_lapin(&stream));
                 prop_assert_eq!(rest.len() as u64, body);
                 // A copy of any message can be sent.
                 let copy = list::write(&properties, &headers).expect("it fits");
@@ -207,10 +207,10 @@ proptest! {
         match agreed().look(&frame) {
             Ok(FrameAction::Pass(length)) => {
                 prop_assert_eq!(length, frame.len());
-                lapins(&frame);
+                parsed_by_lapin(&frame);
             }
             Ok(FrameAction::Replace(_, with)) => {
-                lapins(&with);
+                parsed_by_lapin(&with);
             }
             Ok(FrameAction::Wait(_)) => prop_assert!(false, "the frame is complete"),
             Err(_) => {}

@@ -1,4 +1,4 @@
-//! Limits beside the policy's own: the schedule, the churn, the host and the supervisor's workers.
+//! Limits in addition to the policy's own: the schedule, the churn, the host and the supervisor's workers.
 
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -50,9 +50,9 @@ fn a_schedule_changes_the_ceiling_and_says_so() {
     assert!(inside.plan.preempt.is_empty());
     let text = inside.decision.to_string();
     for words in [
-        "the ceiling, by the schedule 0 22 * * * until 2026-11-27 06:00 UTC",
-        "open       0 22 * * * until 2026-11-27 06:00 UTC: max 5",
-        "next       0 22 * * * from 2026-11-27 22:00 UTC: max 5",
+        "the ceiling, by the schedule 0 22 * * * until 2026-11-27T06:00:00Z",
+        "open       0 22 * * * until 2026-11-27T06:00:00Z: max 5",
+        "next       0 22 * * * from 2026-11-27T22:00:00Z: max 5",
     ] {
         assert!(text.contains(words), "{words}\n{text}");
     }
@@ -63,7 +63,7 @@ fn a_schedule_changes_the_ceiling_and_says_so() {
 }
 
 #[test]
-fn a_ceiling_that_was_set_by_hand_is_not_said_to_be_the_schedules() {
+fn a_ceiling_that_was_set_by_hand_is_not_attributed_to_the_schedule() {
     let night = ScheduledBounds {
         max: Some(5),
         ..ScheduledBounds::default()
@@ -156,7 +156,7 @@ fn starts_and_stops_within_a_minute_are_limited_together() {
 }
 
 #[test]
-fn a_host_without_room_stops_growth_but_not_a_worker() {
+fn pressure_on_the_host_stops_growth_but_stops_no_worker() {
     let mut reconciler = Reconciler::new(rules(Policy::backlog(1).min_active(1).max(50)));
     let pressed = |second, ready, census: &Census| Observation {
         pressure: Some(String::from("memory pressure is 24 %, the limit is 10 %")),

@@ -90,7 +90,7 @@ fn a_pool_that_may_not_shrink_grows_and_stays() {
 }
 
 #[test]
-fn a_policy_set_by_hand_decides_in_place_of_the_rules_until_it_is_lifted() {
+fn a_policy_set_by_hand_decides_in_place_of_the_rules_until_it_is_reset() {
     let of_the_file = rules(Policy::backlog(10).max(50));
     let mut reconciler = Reconciler::new(of_the_file.clone());
     let mut orders = Orders::default();

@@ -1,0 +1,59 @@
+//! The data that the runners of a pool share: the settings, the environment of processes, and the processes with slots.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{
+    WarmSettings,
+    link::Link,
+    slots::{Processes, Taken},
+};
+use crate::{
+    runner::{CreateRunner, StartError},
+    runners::process::Environment,
+};
+
+/// Shared by a manager and its runners.
+pub(super) struct WarmShared {
+    pub(super) settings: WarmSettings,
+    environment: Environment,
+    /// Used if a process may have several jobs at a time.
+    processes: Processes,
+    /// Whether the log has the warning that processes take only one job at a time.
+    warned: AtomicBool,
+}
+
+impl WarmShared {
+    /// Reads the supervisor's own environment once, here.
+    pub(super) fn new(settings: WarmSettings) -> Self {
+        Self {
+            environment: Environment::new(&settings.process),
+            settings,
+            processes: Processes::default(),
+            warned: AtomicBool::new(false),
+        }
+    }
+
+    /// Starts a process.
+    pub(super) async fn start(&self, request: &CreateRunner) -> Result<Box<Link>, StartError> {
+        let link = Link::start(&self.settings, &self.environment, request).await?;
+        Ok(Box::new(link))
+    }
+
+    /// Takes a slot of a process. Starts a process if no slot is free.
+    pub(super) async fn take(&self, request: &CreateRunner) -> Result<Taken, StartError> {
+        self.processes
+            .take(&self.settings, self.start(request))
+            .await
+    }
+
+    /// Says once that `concurrency` has no effect.
+    pub(super) fn warn_of_single(&self, request: &CreateRunner) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                pool = %request.pool,
+                concurrency = self.settings.concurrency,
+                "warm processes use version 1 of the protocol, so each has one job at a time"
+            );
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Checks that the files, folders and headings that the pages for developers name exist.
+
+use std::{fs, path::Path};
+
+const PAGES: [&str; 2] = ["ARCHITECTURE.md", "CONTRIBUTING.md"];
+
+fn read(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    fs::read_to_string(path).expect("the page is there")
+}
+
+/// The texts between backticks that are paths of this repository. `a/{b,c}` is two.
+fn paths(page: &str) -> Vec<String> {
+    let quoted = page
+        .lines()
+        .flat_map(|line| line.split('`').skip(1).step_by(2));
+    let folders = [
+        "src/",
+        "crates/",
+        "tests/",
+        "docs/",
+        "examples/",
+        "scripts/",
+        ".ci/",
+    ];
+    let named = quoted.filter(|text| folders.iter().any(|folder| text.starts_with(folder)));
+    named
+        .flat_map(|text| {
+            let path = text.split([' ', ':']).next().unwrap_or_default();
+            match path.split_once('{').zip(path.split_once('}')) {
+                Some(((before, rest), (_, after))) => {
+                    let words = rest.split('}').next().unwrap_or_default().split(',');
+                    words.map(|word| format!("{before}{word}{after}")).collect()
+                }
+                None => vec![path.to_owned()],
+            }
+        })
+        .collect()
+}
+
+/// The targets of links to pages of this repository.
+fn links(page: &str) -> Vec<&str> {
+    let targets = page.split("](").skip(1);
+    let targets = targets.filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.contains("://")).collect()
+}
+
+/// The anchor that a heading has on a page.
+fn anchor(heading: &str) -> String {
+    let heading = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = heading
+        .chars()
+        .filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+    kept.collect::<String>().replace(' ', "-")
+}
+
+fn has_heading(file: &str, wanted: &str) -> bool {
+    let page = read(file);
+    let mut headings = page.lines().filter(|line| line.starts_with('#'));
+    headings.any(|heading| anchor(heading) == wanted)
+}
+
+#[test]
+fn every_file_that_a_page_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut missing = Vec::new();
+    for page in PAGES {
+        let text = read(page);
+        let paths = paths(&text);
+        assert!(paths.len() > 1, "{page} names {paths:?}");
+        let gone =
+            |path: &String| !root.join(path).exists() && !root.join(format!("{path}.rs")).exists();
+        missing.extend(
+            paths
+                .into_iter()
+                .filter(gone)
+                .map(|path| format!("{page}: {path}")),
+        );
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn every_link_of_a_page_has_an_existing_target() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut broken = Vec::new();
+    for page in PAGES {
+        let text = read(page);
+        for link in links(&text) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let leads =
+                root.join(file).exists() && (heading.is_empty() || has_heading(file, heading));
+            if !leads {
+                broken.push(format!("{page}: {link}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn paths_and_links_are_found_in_a_text() {
+    let text = "see `src/{a,b}.rs` and `crates/x/y.rs::test`, not `policy.max`; [more](docs/a.md#the-b-c), [web](https://x.y)";
+    assert_eq!(paths(text), ["src/a.rs", "src/b.rs", "crates/x/y.rs"]);
+    assert_eq!(links(text), ["docs/a.md#the-b-c"]);
+    assert_eq!(anchor("## Set by hand: `a`"), "set-by-hand-a");
+}
