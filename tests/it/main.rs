@@ -33,6 +33,7 @@ mod openapi;
 mod operating;
 mod orders;
 mod pool_fields;
+mod predicted;
 mod queue_conformance;
 mod record;
 mod replies;

@@ -16,6 +16,7 @@ mod orders;
 mod panics;
 mod policies;
 mod preparing;
+mod pressure;
 mod programs;
 mod queues;
 mod reload;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tidegate_core::{
     decide::{
-        Census, Decision, HeldBy, Intake, Moment, Observation, Plan, Probe, Reconciler,
-        Reconciliation, Rules,
+        Census, Decision, HeldBy, Moment, Observation, Plan, Probe, Reconciler, Reconciliation,
+        Rules,
     },
     settings::RetrySettings,
 };
@@ -103,7 +103,7 @@ impl Scaler for PoolScaler<'_> {
             gone: world.gone(),
             oldest: self.oldest(world),
             timings: world.timings(held.deliveries),
-            intake: Intake::Open,
+            intake: world.intake(),
             group: None,
             allowance: None,
             pressure: None,
