@@ -3,11 +3,16 @@
 //! Each type can be serialised and deserialised, so that the daemon, its command line, and other clients use one
 //! definition. New versions only add fields. A reader ignores fields that it does not know.
 
+mod trial;
+
 use std::{fmt, str::FromStr, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+pub use self::trial::{
+    TrialAssumptions, TrialCurve, TrialDecision, TrialNow, TrialOnRecording, TrialRun, TrialWaits,
+};
 use crate::{
     config::PolicyKey,
     decide::{Decision, Policy, PoolName, Scaling},
@@ -319,6 +324,16 @@ pub struct PolicyChange {
     pub before: Outlook,
     /// The number of workers that the new policy gives.
     pub after: Outlook,
+    /// What the pool would decide now, with everything that holds now. Absent for a change that was made, and for a pool
+    /// that does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now: Option<TrialNow>,
+    /// Both policies on the pool's recording. Absent for a change that was made, and where nothing was simulated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recording: Option<Box<TrialOnRecording>>,
+    /// Why a dry run simulated nothing. Absent if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_recording: Option<String>,
     /// Warnings about values that are probably a mistake.
     pub warnings: Vec<String>,
     /// Why the policy could not be stored for the next start. Absent if it was stored. The policy is in force in both

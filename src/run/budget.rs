@@ -71,6 +71,17 @@ impl WorkerBudget {
         }))
     }
 
+    /// What the pool might have if it needed this. `None` without a limit.
+    pub(crate) fn foreseen(&self, pool: &PoolName, need: PoolNeed) -> Option<Allowance> {
+        let state = self.state();
+        let total = state.max_workers?;
+        let mut needs = state.needs.clone();
+        needs.insert(pool.clone(), need);
+        let place = needs.keys().position(|name| name == pool)?;
+        let needs: Vec<PoolNeed> = needs.into_values().collect();
+        allowances(total, &needs).into_iter().nth(place)
+    }
+
     /// The workers that other pools do not have. `None` without a limit.
     pub(crate) fn room(&self, pool: &PoolName) -> Option<u32> {
         let state = self.state();

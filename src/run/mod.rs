@@ -50,7 +50,7 @@ pub use self::{
         DepthStatus, IntakeStatus, JobTotals, MemberStatus, PoolState, PoolStatus, Quantiles,
         Rates, Readiness, ReplyTotals, RunnerStatus, WorkerStatus,
     },
-    steering::{AllOrders, OrdersStore, StartOptions, Steered},
+    steering::{AllOrders, Foresight, OrdersStore, StartOptions, Steered},
     supervisor::{
         DrainError, DrainReport, FlushMode, RunError, StopReport, Supervisor, SupervisorError,
     },

@@ -6,7 +6,9 @@ use crate::host::pressure;
 
 /// Reads the percentage of the last 10 seconds in which a task waited for a resource: `memory` or `cpu`.
 #[derive(Clone)]
-pub struct PressureSource(Arc<dyn Fn(&str) -> io::Result<f64> + Send + Sync>);
+pub struct PressureSource(Arc<ReadPressure>);
+
+type ReadPressure = dyn Fn(&str) -> io::Result<f64> + Send + Sync;
 
 impl PressureSource {
     /// A source with your own function, for tests.

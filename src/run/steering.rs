@@ -17,7 +17,7 @@ use tracing::warn;
 use super::{EventSink, PressureSource, TraceLink, clock::Clock, panics};
 use crate::{
     config::SupervisorSettings,
-    decide::{By, Order, OrderRefused, Orders, PoolName, ReconcileResult, fault_pause},
+    decide::{By, Decision, Order, OrderRefused, Orders, PoolName, ReconcileResult, fault_pause},
     queue::HoldingsView,
     runner::BoxError,
 };
@@ -65,6 +65,16 @@ impl fmt::Debug for dyn OrdersStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("OrdersStore")
     }
+}
+
+/// What a pool would decide now with another policy, beside what it decides with its own. Nothing was changed.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Foresight {
+    /// With the policy in force.
+    pub before: Decision,
+    /// With the other policy.
+    pub after: Decision,
 }
 
 /// The result of an order.

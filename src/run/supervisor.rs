@@ -335,6 +335,11 @@ impl Supervisor {
         self.inner.limits.send_replace(limits);
     }
 
+    /// The limits over all pools.
+    pub fn limits(&self) -> SupervisorSettings {
+        *self.inner.limits.borrow()
+    }
+
     /// Logs the state of every pool and worker, at `info`.
     pub fn dump(&self) {
         let handles = self.inner.pools().all();

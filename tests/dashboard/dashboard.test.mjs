@@ -4,14 +4,14 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
-import { Node, TOKEN, deleteQueues, hasServer, launch, live, open, publish, row, startDaemon, unique, until } from "./support.mjs";
+import { Node, TOKEN, deleteQueues, hasServer, launch, live, open, publish, record, row, startDaemon, unique, until } from "./support.mjs";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 // Longer than a queue that rises and drains takes on a machine that is busy compiling.
 const timeout = 180_000;
 
-const queues = { tide: unique("tide"), fails: unique("fails"), long: unique("long"), buried: unique("buried") };
+const queues = { lab: unique("lab"), tide: unique("tide"), fails: unique("fails"), long: unique("long"), buried: unique("buried") };
 const pool = (name, queue, command, more = "") => `
 [pools.${name}]
 queue = "${queue}"
@@ -29,6 +29,7 @@ ${more}`;
 
 const POOLS = pool("tide", queues.tide, ["/bin/sleep", "0.3"])
   + pool("fails", queues.fails, ["/bin/sh", "-c", "echo 'Traceback: <b>no picture</b>' >&2; exit 3"], '[pools.fails.retry]\nmax_attempts = 2\nbackoff = "1s"\nbackoff_max = "1s"\n')
+  + pool("lab", queues.lab, ["/bin/true"])
   + pool("buried", queues.buried, ["/bin/sh", "-c", "exit 65"])
   + pool("long", queues.long, ["/bin/sleep", "600"]);
 
@@ -175,6 +176,73 @@ test("a pool is paused and resumed by button", { timeout }, async (t) => {
   await close(page);
 });
 
+test("a policy is tried on the last day beside the old one, applied, and seen by others", { timeout }, async () => {
+  record(daemon, "lab", 6);
+  const page = await open(browser, daemon, { pool: "lab" });
+  await live(page);
+  await page.getByText("one worker for each 5 jobs").waitFor();
+  await page.getByRole("button", { name: "Try another" }).click();
+  const [attempt, apply] = ["Try", "Apply"].map((name) => page.getByRole("button", { name, exact: true }));
+  await page.locator("#lab-kind:focus").waitFor();
+  assert.equal(await page.getByLabel("jobs_per_worker").inputValue(), "5");
+  assert.ok(await page.getByLabel("utilisation").isHidden(), "of another kind");
+  // Nothing is different yet.
+  for (const button of [attempt, apply]) assert.equal(await button.getAttribute("aria-disabled"), "true");
+  await page.getByLabel("jobs_per_worker").fill("0");
+  await attempt.click();
+  await page.locator("#token").fill(TOKEN);
+  await page.getByRole("button", { name: "Use it" }).click();
+  await page.locator("#lab-said").getByText(/^Refused: .*jobs_per_worker/).waitFor();
+  await page.getByLabel("kind").selectOption("target_wait");
+  await page.getByLabel("target", { exact: true }).fill("20s");
+  await attempt.click();
+  await page.locator("#lab-said").getByText(/95 of 100 would have waited up to .* instead of .*worker-seconds/).waitFor();
+  const table = page.getByRole("table", { name: "Both policies on the recording" });
+  assert.match((await table.locator("tr").allTextContents()).join(), /Jobs[\d,]+.*Over 20 s.*Most workers/);
+  for (const line of ["fill-old", "line-old", "line-new"]) {
+    for (const d of await page.locator(`#lab .${line}`).evaluateAll((paths) => paths.map((path) => path.getAttribute("d")))) assert.match(d, /[HV]/, line);
+  }
+  await page.locator("#lab svg").focus();
+  await page.keyboard.press("ArrowRight");
+  assert.match(await page.locator("#lab figcaption").textContent(), /old: .* ready, .* worker.* · new: /);
+  assert.match(await page.locator("#lab-result").textContent(), /policy.kind: "backlog" → "target_wait".*Now, new: 0 workers.*is a guess/);
+  // A dry run changes nothing.
+  assert.match(await page.locator("#lab-policy").textContent(), /one worker for each 5 jobs/);
+  assert.equal(await page.locator("#actions").getByText("policy").count(), 0);
+  // What was tried is not shown for other values.
+  await page.getByLabel("max", { exact: true }).fill("6");
+  await page.getByText("The values have changed: try them.").waitFor();
+  assert.equal(await table.count(), 0);
+  await apply.click();
+  await page.getByText("lab: policy.kind").waitFor();
+  assert.ok(await page.locator("#lab-form").isHidden());
+  await page.locator("#lab-policy").getByText("wait under 20s at 80 % utilisation, 1 to 6 workers").waitFor();
+  await page.getByText(/Set by hand: a policy of its own by token since/).waitFor();
+  await page.locator("#actions").getByText("policy").first().waitFor();
+  await page.getByRole("button", { name: "Try another" }).click();
+  await page.getByText("longest good wait (by hand)").waitFor();
+  await page.getByRole("button", { name: "Back", exact: true }).click();
+  assert.equal(await page.locator(":focus").getAttribute("id"), "lab-open");
+  await close(page);
+});
+
+test("a pool without a recording says so, and still says what the policy would do now", { timeout }, async () => {
+  const page = await open(browser, daemon, { pool: "long" });
+  await live(page);
+  await page.getByRole("button", { name: "Try another" }).click();
+  await page.getByLabel("max", { exact: true }).fill("7");
+  await page.keyboard.press("Enter");
+  await page.locator("#token").fill(TOKEN);
+  await page.getByRole("button", { name: "Use it" }).click();
+  await page.locator("#lab-said").getByText(/Now the pool would have .* worker.*Nothing is simulated: .*record/).waitFor();
+  await page.locator("#lab-result").getByText(/Now, old: .* workers?: /).waitFor();
+  // Another pool has another form.
+  await page.getByRole("button", { name: "tide", exact: true }).click();
+  assert.ok(await page.locator("#lab-form").isHidden());
+  assert.equal(await page.locator("#lab-result").textContent(), "");
+  await close(page);
+});
+
 test("a job that runs is shown, and stopped by button", { timeout }, async (t) => {
   const probe = await fetch(`${daemon.url}/api/v1/pools/long/jobs`);
   if (probe.status === 404) return t.skip("this daemon does not tell what runs");
@@ -202,6 +270,13 @@ for (const [how, options] of [["light", {}], ["dark", { colorScheme: "dark" }], 
     await publish(queues.fails, [{}]);
     await page.locator("#failures tbody tr").first().waitFor();
     for (const summary of await page.locator("summary").all()) await summary.click();
+    record(daemon, "fails", 6);
+    await page.getByRole("button", { name: "Try another" }).click();
+    await page.getByLabel("jobs_per_worker").fill("2");
+    await page.keyboard.press("Enter");
+    await page.locator("#token").fill(TOKEN);
+    await page.getByRole("button", { name: "Use it" }).click();
+    await page.locator("#lab svg").waitFor();
     const serious = async () => {
       // By the debugger, which the content security policy does not stop.
       await page.evaluate(AXE);
@@ -239,6 +314,12 @@ test("a pool is chosen and every button reached by keyboard alone", { timeout },
   await tabTo("As a table");
   await page.keyboard.press("Enter");
   await page.locator("#samples tr").first().waitFor();
+  await tabTo("Try another");
+  await page.keyboard.press("Enter");
+  await page.locator("#lab-kind").waitFor();
+  for (const field of ["lab-jobs_per_worker", "lab-min_active", "lab-churn", "Try", "Apply", "Back"]) await tabTo(field);
+  await page.keyboard.press("Enter");
+  await page.locator("#lab-form").waitFor({ state: "hidden" });
   // From the top, a link leads past the list.
   await page.evaluate(() => document.activeElement.blur());
   await page.locator(".skip").focus();

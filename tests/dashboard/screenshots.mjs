@@ -3,7 +3,7 @@
 
 import { mkdirSync, statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { deleteQueues, launch, live, open, publish, startDaemon, unique } from "./support.mjs";
+import { TOKEN, deleteQueues, launch, live, open, publish, record, startDaemon, unique } from "./support.mjs";
 
 const MINUTES = Number(process.env.MINUTES ?? 4.4);
 const folder = fileURLToPath(new URL("../../docs/images/", import.meta.url));
@@ -25,6 +25,21 @@ command = ["/bin/sh", "-c", ${JSON.stringify(command)}]
 `;
 const pools = pool("thumbnails", 5, 20, 'read -r file; sleep 0.5; case $file in *7) echo "cannot read $file: not a picture" >&2; exit 1;; esac')
   + pool("invoices", 10, 6, "sleep 1") + pool("mail", 20, 4, "sleep 0.2");
+
+// The policy lab on the day of examples/traces.
+async function lab(page, path) {
+  record(daemon, "thumbnails");
+  await page.bringToFront();
+  await page.getByRole("button", { name: "Try another" }).click();
+  await page.getByLabel("kind").selectOption("target_wait");
+  await page.getByLabel("max", { exact: true }).press("Enter");
+  await page.locator("#token").fill(TOKEN);
+  await page.getByRole("button", { name: "Use it" }).click();
+  await page.locator("#lab svg").waitFor();
+  await page.waitForTimeout(500);
+  await page.locator("#lab").screenshot({ path });
+  console.log(`${path}: ${Math.ceil(statSync(path).size / 1024)} KiB`);
+}
 
 mkdirSync(folder, { recursive: true });
 const daemon = await startDaemon({ pools });
@@ -54,6 +69,7 @@ try {
     await page.screenshot({ path });
     console.log(`${path}: ${Math.ceil(statSync(path).size / 1024)} KiB`);
   }
+  await lab(pages[0], `${folder}dashboard-lab.png`);
 } finally {
   await browser.close();
   await daemon.end();

@@ -1,7 +1,7 @@
 // What the tests start and stop: the program, a broker's node, a browser, and messages in queues.
 
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -83,6 +83,16 @@ export class Daemon {
 
 export async function startDaemon(options) {
   return new Daemon({ port: await freePort(), ...options }).start();
+}
+
+// Records the day of `examples/traces` for a pool, as if it had ended now. With fewer hours, its end.
+export function record(daemon, pool, hours = 24) {
+  const rows = readFileSync(join(ROOT, "examples/traces/day.csv"), "utf8").trim().split("\n").slice(1);
+  const wanted = rows.slice(-hours * 12);
+  const begin = Date.now() - wanted.length * 300_000;
+  const lines = wanted.map((row, n) => `${new Date(begin + n * 300_000).toISOString().slice(0, 19)}Z,${row.split(",")[1]}`);
+  mkdirSync(join(daemon.folder, "state/recordings"), { recursive: true });
+  writeFileSync(join(daemon.folder, `state/recordings/${pool}.csv`), `time,arrivals\n${lines.join("\n")}\n`);
 }
 
 // ---- Messages

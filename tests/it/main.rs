@@ -22,6 +22,7 @@ mod deadlines;
 mod declaring;
 mod delivery_limit;
 mod deploy;
+mod dry_run;
 mod exec_runner;
 mod frozen;
 mod http_auth;

@@ -71,6 +71,7 @@ fn every_answer_has_the_form_that_is_described() {
     let daemon = Daemon::start_with_files(&files, &broker_url(), head, &pools);
     queue.publish("one");
     daemon.wait_for_pool("jobs", |pool| pool["runners"]["busy"] == 1);
+    crate::dry_run::record(&daemon);
     let (status, description) = daemon.get("/api/v1/openapi.json");
     assert_eq!(status, 200);
     let description: Value = serde_json::from_str(&description).unwrap();
@@ -95,6 +96,18 @@ fn every_answer_has_the_form_that_is_described() {
             200,
         ),
         ("put", format!("{pool}/policy"), r#"{"max": -7}"#, 422),
+        (
+            "patch",
+            format!("{pool}/policy?dry_run=true&target=30s"),
+            r#"{"max": 8}"#,
+            200,
+        ),
+        (
+            "delete",
+            format!("{pool}/policy?dry_run=true&recording=false"),
+            "",
+            200,
+        ),
         ("get", format!("{pool}/policy"), "", 200),
         ("put", format!("{pool}/scale"), r#"{"workers": 2}"#, 200),
         (
@@ -144,6 +157,7 @@ fn every_answer_has_the_form_that_is_described() {
         let answer = daemon.request(&method.to_uppercase(), &url, &HEADERS, body);
         assert_eq!(answer.status, status, "{method} {url}: {answer:?}");
         let value: Value = serde_json::from_str(&answer.body).unwrap();
+        let path = path.split('?').next().unwrap_or_default();
         let escaped = path.replace('/', "~1");
         let schema = format!(
             "/paths/{escaped}/{method}/responses/{status}/content/application~1json/schema"

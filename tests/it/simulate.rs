@@ -136,6 +136,27 @@ fn writes_a_picture_and_the_decisions() {
 }
 
 #[test]
+fn the_supervisor_s_workers_are_a_ceiling_and_the_output_says_so() {
+    let dir = files();
+    let limited = format!("supervisor.max_workers = 3\n{POOLS}");
+    fs::write(dir.path().join("limited.toml"), limited).unwrap();
+    let command = format!("{SIMULATE} pools.toml#quick limited.toml#quick");
+    let found = json(dir.path(), &command);
+    let of = |run: usize, key: &str| found["runs"][run][key].clone();
+    assert_eq!((of(0, "peak"), of(1, "peak")), (8.into(), 3.into()));
+    assert_eq!(
+        (of(0, "max_workers"), of(1, "max_workers")),
+        (Value::Null, 3.into())
+    );
+    let output = run(dir.path(), &command.replace("--format json", ""));
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        shown.contains("limited.toml#quick: at most 3 workers, all of [supervisor] max_workers"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn says_what_is_wrong_with_what_it_was_given() {
     let dir = files();
     for (command, code, words) in [

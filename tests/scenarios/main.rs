@@ -8,6 +8,7 @@ mod deadline;
 mod delayed;
 mod ends;
 mod faults;
+mod foresee;
 mod frozen;
 mod gauges;
 mod giving_back;

@@ -2,8 +2,11 @@
 //!
 //! `recordings/POOL.csv` has a line for each ten seconds in which the number of arrivals changed. After a day it becomes
 //! `POOL.1.csv`, and a new file begins. So there is always the last day, and never more than two: at most 17,280 lines, or
-//! 600 KB, for each pool. Each file is a trace that `simulate` and `tune` read. Only the holder of the instance lock
+//! 600 KB, for each pool. `POOL.measured.json` has what the pool measured of its jobs. Each CSV file is a trace that `simulate` and `tune` read. Only the holder of the instance lock
 //! writes them. A disk that is full costs lines, and nothing else.
+
+mod last_day;
+mod measured;
 
 use std::{
     collections::BTreeMap,
@@ -15,11 +18,17 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use tidegate::{
-    decide::PoolName,
+    decide::{PoolName, Timings},
     run::{Supervisor, chain},
 };
 use tokio::time::{self, MissedTickBehavior};
 use tracing::warn;
+
+use self::measured::Measured;
+pub(crate) use self::{
+    last_day::{LastDay, last_day},
+    measured::measured_before,
+};
 
 /// Time that a line covers.
 const STEP: Duration = Duration::from_secs(10);
@@ -35,11 +44,13 @@ pub(crate) async fn keep(supervisor: Supervisor, state_dir: PathBuf) {
     let mut pools: BTreeMap<PoolName, Recording> = BTreeMap::new();
     let mut steps = time::interval(STEP);
     steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut measured = Measured::default();
     let mut warned = false;
     loop {
         steps.tick().await;
         let now = Timestamp::now();
-        let totals = totals(&supervisor);
+        let (totals, timings) = seen(&supervisor);
+        let timings = measured.due(&timings);
         pools.retain(|name, _| totals.contains_key(name));
         let mut lines = Vec::new();
         for (name, total) in totals {
@@ -48,11 +59,11 @@ pub(crate) async fn keep(supervisor: Supervisor, state_dir: PathBuf) {
                 lines.push((name, line));
             }
         }
-        if lines.is_empty() {
+        if lines.is_empty() && timings.is_empty() {
             continue;
         }
         let folder = folder.clone();
-        let written = tokio::task::spawn_blocking(move || write(&folder, &lines)).await;
+        let written = tokio::task::spawn_blocking(move || write(&folder, &lines, &timings)).await;
         match written.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
             Ok(()) => warned = false,
             Err(error) if !warned => {
@@ -67,16 +78,20 @@ pub(crate) async fn keep(supervisor: Supervisor, state_dir: PathBuf) {
     }
 }
 
-/// The messages that each pool has seen arrive. Absent for a pool that has not measured yet.
-fn totals(supervisor: &Supervisor) -> BTreeMap<PoolName, Option<u64>> {
-    let pools = supervisor.pools().into_iter();
-    pools
-        .map(|pool| {
-            let decision = supervisor.explain(&pool.name);
-            let arrivals = decision.and_then(|decision| decision.inputs.measured.arrivals);
-            (pool.name, arrivals.map(|arrivals| arrivals.total))
-        })
-        .collect()
+/// The messages that each pool has seen arrive, and what each pool measured of its jobs.
+type Seen = (BTreeMap<PoolName, Option<u64>>, Vec<(PoolName, Timings)>);
+
+fn seen(supervisor: &Supervisor) -> Seen {
+    let (mut totals, mut timings) = Seen::default();
+    for pool in supervisor.pools() {
+        let measured = supervisor.explain(&pool.name);
+        let measured = measured.map(|decision| decision.inputs.measured);
+        let arrivals = measured.and_then(|measured| measured.arrivals);
+        // Absent for a pool that has not measured yet.
+        totals.insert(pool.name.clone(), arrivals.map(|arrivals| arrivals.total));
+        timings.extend(measured.map(|measured| (pool.name, measured.timings)));
+    }
+    (totals, timings)
 }
 
 /// One line of a recording: the arrivals from a time until the next line.
@@ -115,13 +130,18 @@ impl Recording {
     }
 }
 
-fn write(folder: &Path, lines: &[(PoolName, Line)]) -> io::Result<()> {
+fn write(
+    folder: &Path,
+    lines: &[(PoolName, Line)],
+    timings: &[(PoolName, Timings)],
+) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     // One pool's fault does not keep the others from being written.
-    let faults: Vec<io::Error> = lines
+    let lines = lines.iter().map(|(name, line)| append(folder, name, *line));
+    let timings = timings
         .iter()
-        .filter_map(|(name, line)| append(folder, name, *line).err())
-        .collect();
+        .map(|(name, timings)| measured::write(folder, name, timings));
+    let faults: Vec<io::Error> = lines.chain(timings).filter_map(Result::err).collect();
     faults.into_iter().next().map_or(Ok(()), Err)
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tidegate_core::{
     decide::{
-        Census, Decision, HeldBy, Moment, Observation, Plan, Probe, Reconciler, Reconciliation,
-        Rules,
+        Allowance, Census, Decision, HeldBy, Moment, Observation, Orders, Plan, Probe, Reconciler,
+        Reconciliation, Rules,
     },
     settings::RetrySettings,
 };
@@ -28,6 +28,10 @@ pub struct PoolModel {
     pub prefetch: u16,
     /// How jobs that fail are retried.
     pub retry: RetrySettings,
+    /// What an operator has set by hand. It holds during the whole run.
+    pub orders: Orders,
+    /// Most workers of the supervisor. The pool is alone, so it may have all of them. `None` is no limit.
+    pub max_workers: Option<u32>,
 }
 
 impl PoolModel {
@@ -39,6 +43,8 @@ impl PoolModel {
             poll_interval: Duration::from_millis(500),
             prefetch: 1,
             retry: RetrySettings::default(),
+            orders: Orders::default(),
+            max_workers: None,
         }
     }
 }
@@ -50,6 +56,7 @@ pub(crate) type Watcher<'a> = &'a mut dyn FnMut(&Observation, &Census, &Decision
 pub(crate) struct PoolScaler<'a> {
     reconciler: Reconciler,
     poll_interval: Duration,
+    allowance: Option<Allowance>,
     next: Moment,
     /// Whether messages were ready at the last reading, and the time of the last reading without ready messages.
     has_ready: bool,
@@ -59,8 +66,15 @@ pub(crate) struct PoolScaler<'a> {
 
 impl<'a> PoolScaler<'a> {
     pub(crate) fn new(model: &PoolModel, watcher: Watcher<'a>) -> Self {
+        let mut reconciler = Reconciler::new(model.rules.clone());
+        reconciler.set_orders(model.orders.clone());
+        let allowance = model.max_workers.map(|workers| Allowance {
+            workers,
+            why: format!("[supervisor] max_workers is {workers}"),
+        });
         Self {
-            reconciler: Reconciler::new(model.rules.clone()),
+            reconciler,
+            allowance,
             // A pool refuses an interval of zero.
             poll_interval: model.poll_interval.max(Duration::from_millis(1)),
             next: Moment::ZERO,
@@ -105,7 +119,7 @@ impl Scaler for PoolScaler<'_> {
             timings: world.timings(held.deliveries),
             intake: world.intake(),
             group: None,
-            allowance: None,
+            allowance: self.allowance.clone(),
             pressure: None,
             held_by: HeldBy::Workers,
         };

@@ -54,24 +54,50 @@ pub fn simulate(
     contender: &Contender,
     watcher: &mut dyn FnMut(&Observation, &Census, &Decision),
 ) -> Run {
+    run(workload, contender, watcher, &mut || true).expect("nothing gives it up")
+}
+
+/// The same, as long as `goes_on` says so: it is asked at each decision of the contender. `None` if the run was given up.
+pub fn simulate_while(
+    workload: &Workload,
+    contender: &Contender,
+    goes_on: &mut dyn FnMut() -> bool,
+) -> Option<Run> {
+    run(workload, contender, &mut |_, _, _| {}, goes_on)
+}
+
+fn run(
+    workload: &Workload,
+    contender: &Contender,
+    watcher: &mut dyn FnMut(&Observation, &Census, &Decision),
+    goes_on: &mut dyn FnMut() -> bool,
+) -> Option<Run> {
     let name = contender.name();
     let (report, curve) = match contender {
         Contender::Pool(model) => {
             let world = World::new(workload, &model.retry, model.prefetch);
             let world = world.measured(model.retry.breaker);
-            drive(world, &mut PoolScaler::new(model, watcher), &name)
+            drive(world, &mut PoolScaler::new(model, watcher), &name, goes_on)?
         }
         Contender::Neighbour { model, max, retry } => {
             let world = World::new(workload, retry, 1);
-            drive(world, &mut *model.scaler(*max), &name)
+            drive(world, &mut *model.scaler(*max), &name, goes_on)?
         }
     };
-    Run { report, curve }
+    Some(Run { report, curve })
 }
 
-fn drive(mut world: World<'_>, scaler: &mut dyn Scaler, name: &str) -> (Report, Vec<CurvePoint>) {
+fn drive(
+    mut world: World<'_>,
+    scaler: &mut dyn Scaler,
+    name: &str,
+    goes_on: &mut dyn FnMut() -> bool,
+) -> Option<(Report, Vec<CurvePoint>)> {
     while !world.run_until(scaler.next()) {
+        if !goes_on() {
+            return None;
+        }
         scaler.act(&mut world);
     }
-    world.finish(name)
+    Some(world.finish(name))
 }

@@ -107,6 +107,7 @@ impl Pool {
         if old.queue != spec.settings.queue {
             // A reading of the old queue says nothing about the new one, also one that has begun already.
             self.reconciler = Reconciler::new(rules);
+            self.seen = None;
             self.reading.restart();
             self.shared.programs.set_held(ProgramsHeld::default());
         }

@@ -9,8 +9,8 @@ use tokio::{
 
 use super::{reading::PoolReading, request::ResultRequest};
 use crate::{
-    decide::ReconcileResult,
-    run::{FlushMode, PoolSpec, steering::Steering, worker_state::WorkerStopReason},
+    decide::{ReconcileResult, SetPolicy},
+    run::{FlushMode, Foresight, PoolSpec, steering::Steering, worker_state::WorkerStopReason},
 };
 
 /// A command to a pool. Sent by the supervisor's handle.
@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Steer(Box<Steering>),
     /// Delete runners now, and reconcile.
     Flush(FlushMode, oneshot::Sender<ReconcileResult>),
+    /// Say what the pool would do now with this policy set by hand, or with none, and change nothing.
+    Foresee(Option<Box<SetPolicy>>, oneshot::Sender<Foresight>),
     /// Apply a changed configuration, and answer when it is in force.
     Update(Box<PoolSpec>, oneshot::Sender<()>),
     /// Take no more messages, finish what is held, and end. Stop what still runs after this long.

@@ -7,6 +7,7 @@
 
 mod commands;
 mod events;
+mod foresee;
 mod programs;
 mod reading;
 mod reconcile;
@@ -34,8 +35,8 @@ use self::{
     request::{Answer, ResultRequest},
     workers::WorkerTasks,
 };
-use super::{Steered, shared::PoolShared, worker_state::WorkerStopReason};
-use crate::decide::{Changed, Moment, Probe, ReconcileResult, Reconciler, Rules};
+use super::{Steered, panics, shared::PoolShared, worker_state::WorkerStopReason};
+use crate::decide::{Changed, Moment, Observation, Probe, ReconcileResult, Reconciler, Rules};
 
 /// After a drain's deadline, the pool has the jobs' own grace and this time: so that the broker gets the settlements of
 /// the messages that are given back. Then everything else is stopped at once.
@@ -45,6 +46,8 @@ const FINAL_SETTLE_TIME: Duration = Duration::from_secs(2);
 pub(crate) struct Pool {
     shared: Arc<PoolShared>,
     reconciler: Reconciler,
+    /// What the last reconcile saw.
+    seen: Option<Observation>,
     commands: mpsc::Receiver<Command>,
     /// A command that came while the pool waited to be started again.
     early: Option<Command>,
@@ -96,6 +99,7 @@ impl Pool {
             group: AbortOnDropHandle::new(group),
             budget: shared.budget.subscribe(),
             reconciler: reconciler(&shared),
+            seen: None,
             commands,
             early: None,
             workers: WorkerTasks::default(),
@@ -299,6 +303,14 @@ impl Pool {
                 before: self.flush(mode),
                 joins: true,
             }),
+            Command::Foresee(set, answer) => {
+                // A question must not take the pool down, so its panic is only the caller's. Copies alone were changed.
+                if let Ok(foresight) = panics::catch(|| self.foresee(set.map(|set| *set))) {
+                    // The caller may have stopped waiting.
+                    let _ = answer.send(foresight);
+                }
+                PoolAction::Nothing
+            }
             Command::Update(spec, taken) => {
                 self.update(*spec);
                 // The caller may have stopped waiting.

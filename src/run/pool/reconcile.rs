@@ -13,15 +13,15 @@ use super::{
 };
 use crate::{
     decide::{
-        Counts, Decision, EventKind, Intake, Observation, Plan, PlanSummary, PoolNeed, Probe,
-        ReconcileResult, Reconciliation, Rule, StuckInputs, WorkerId,
+        Census, Counts, Decision, EventKind, Intake, Moment, Observation, Plan, PlanSummary,
+        PoolNeed, Probe, ReconcileResult, Reconciliation, Rule, StuckInputs, WorkerId,
     },
     run::{
         events::Event,
         group::numbers_with,
         metrics::ReconcileOutcome,
         pool_state::state_of,
-        shared::LastReconcile,
+        shared::{HeldCounts, LastReconcile},
         worker_state::{WorkerState, WorkerStopReason},
     },
 };
@@ -45,37 +45,16 @@ impl Pool {
         let mut result = ReconcileResult::default();
         let crashed = self.cleanup(reading.as_ref(), &mut result);
 
-        let now = shared.now();
         let refused = reading.as_ref().is_some_and(|reading| reading.refused);
         let (probe, before, viewed) = match reading {
             Some(reading) => (reading.probe, reading.begun, reading.viewed),
-            None => (Probe::Skipped, now, None),
+            None => (Probe::Skipped, shared.now(), None),
         };
         if shared.fleet.consumes() {
             programs::take_in(&shared, &probe, viewed);
         }
-        let (census, held) = shared.census(before);
-        let counts = census.counts();
-        let intake = shared.intake();
-        let observation = Observation {
-            at: now,
-            wall: Some(shared.orders.clock.now()),
-            probe,
-            consumers: held.consumers,
-            held: held.held,
-            holders: held.holders,
-            held_by: shared.programs.held().by,
-            last_taken: shared.stats.last_taken(),
-            gone: shared.stats.gone() + shared.programs.held().gone,
-            oldest: shared.stats.recent.oldest(now),
-            timings: shared.stats.recent.timings(now, held.held),
-            intake,
-            group: shared
-                .group
-                .group(now, || numbers_with(&shared, &counts, &held)),
-            allowance: shared.budget.allowance(&shared.name),
-            pressure: shared.pressure.borrow().clone(),
-        };
+        let (observation, census, held) = self.observe(probe, before);
+        let (counts, intake, now) = (census.counts(), observation.intake, observation.at);
         let Reconciliation {
             mut decision,
             wanted,
@@ -114,8 +93,41 @@ impl Pool {
             decision: Some(decision),
             stuck,
         };
+        self.seen = Some(observation);
         shared.stats.metrics.state(state_of(&shared));
         result
+    }
+
+    /// What there is now, with the result of a probe. Consumers that the broker confirmed after `before` do not count.
+    pub(super) fn observe(
+        &self,
+        probe: Probe,
+        before: Moment,
+    ) -> (Observation, Census, HeldCounts) {
+        let shared = &self.shared;
+        let now = shared.now();
+        let (census, held) = shared.census(before);
+        let counts = census.counts();
+        let observation = Observation {
+            at: now,
+            wall: Some(shared.orders.clock.now()),
+            probe,
+            consumers: held.consumers,
+            held: held.held,
+            holders: held.holders,
+            held_by: shared.programs.held().by,
+            last_taken: shared.stats.last_taken(),
+            gone: shared.stats.gone() + shared.programs.held().gone,
+            oldest: shared.stats.recent.oldest(now),
+            timings: shared.stats.recent.timings(now, held.held),
+            intake: shared.intake(),
+            group: shared
+                .group
+                .group(now, || numbers_with(shared, &counts, &held)),
+            allowance: shared.budget.allowance(&shared.name),
+            pressure: shared.pressure.borrow().clone(),
+        };
+        (observation, census, held)
     }
 
     /// Tells the supervisor's budget what this pool needs, and the group's task that the numbers may have changed.
@@ -124,18 +136,26 @@ impl Pool {
         if decision.inputs.group.is_some() {
             shared.group.tell();
         }
-        let has_work = decision.inputs.demand > 0;
-        let need = PoolNeed {
-            weight: shared.settings().weight,
-            wanted,
-            floor: if has_work {
-                self.reconciler.policy().min_active
-            } else {
-                0
-            },
-            taken: counts.towards_max().max(decision.expected),
-        };
+        let floor = self.reconciler.policy().min_active;
+        let need = self.need(decision, wanted, floor, counts);
         shared.budget.report(&shared.name, need);
+    }
+
+    /// What the pool needs of the supervisor's workers, after a decision with this floor.
+    pub(super) fn need(
+        &self,
+        decision: &Decision,
+        wanted: u32,
+        floor: u32,
+        counts: &Counts,
+    ) -> PoolNeed {
+        let has_work = decision.inputs.demand > 0;
+        PoolNeed {
+            weight: self.shared.settings().weight,
+            wanted,
+            floor: if has_work { floor } else { 0 },
+            taken: counts.towards_max().max(decision.expected),
+        }
     }
 
     /// Reports an applied plan: the event, the metrics, and the log if the pool changes.

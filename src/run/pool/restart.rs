@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use tokio::time::{self, Instant};
 use tracing::{error, info};
 
-use super::{Pool, reading::ReadingState, reconciler};
+use super::{Command, Pool, reading::ReadingState, reconciler};
 use crate::{
     decide::fault_pause,
     run::{panics::Panicked, pool_state::state_of, worker_state::WorkerStopReason},
@@ -93,6 +93,7 @@ impl Pool {
     /// Drops all state that a panic may have left half done. The operator's orders stay.
     fn start_over(&mut self) {
         self.reconciler = reconciler(&self.shared);
+        self.seen = None;
         // The callers that wait get no answer, and see that.
         self.reading = ReadingState::default();
         self.ending.killed = false;
@@ -108,6 +109,10 @@ impl Pool {
                 () = shared.kill.cancelled() => return,
                 Some(ended) = self.workers.join_next() => self.workers.ended(&self.shared, ended),
                 command = self.commands.recv() => {
+                    // A question starts nothing. The caller sees that it is not answered.
+                    if matches!(command, Some(Command::Foresee(..))) {
+                        continue;
+                    }
                     // `None`: every handle was dropped. The pool itself will see that.
                     self.early = command;
                     return;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::{FlushMode, Supervisor, SupervisorError};
 use crate::{
     config::PoolSettings,
-    decide::{By, Order, PoolName, ReconcileResult, SteeringOutcome},
+    decide::{By, Order, PoolName, ReconcileResult, SetPolicy, SteeringOutcome},
     run::{
-        AllOrders, Steered, metrics,
+        AllOrders, Foresight, Steered, metrics,
         pool::Command,
         steering::{Steering, until_stored},
     },
@@ -74,6 +74,23 @@ impl Supervisor {
     /// A pool's settings as they are configured, without what was set by hand.
     pub fn settings(&self, name: &PoolName) -> Result<Arc<PoolSettings>, SupervisorError> {
         Ok(self.inner.find(name)?.shared.settings())
+    }
+
+    /// What a pool would decide now with this policy set by hand, or with none, beside what it decides with the policy in
+    /// force. Changes nothing.
+    ///
+    /// # Errors
+    /// No such pool, or it has ended.
+    ///
+    /// # Cancel-safety
+    /// Cancel-safe.
+    pub async fn foresee(
+        &self,
+        name: &PoolName,
+        set: Option<SetPolicy>,
+    ) -> Result<Foresight, SupervisorError> {
+        let foresee = |answer| Command::Foresee(set.map(Box::new), answer);
+        self.inner.ask(name, foresee).await
     }
 
     /// Stops intake: messages stay in the queue, and running jobs come to their ends. Errors as for [`steer`](Self::steer).

@@ -28,6 +28,7 @@ use crate::{
     guard,
     history::History,
     http::{api::Api, guard::Tokens, live::Live},
+    lab::trials::Trials,
     management::Management,
     predecessors::Predecessors,
     recordings,
@@ -221,6 +222,7 @@ impl Prepared {
             failures,
             actions: Actions::default(),
             dead: DeadLetters::at(settings.broker.clone()),
+            trials: Trials::new(settings.http.state_dir.clone()),
         };
         let mut daemon = Daemon {
             supervisor,

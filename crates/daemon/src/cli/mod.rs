@@ -11,6 +11,7 @@ mod complete;
 mod dead;
 mod declared;
 mod drain;
+mod dry_run;
 mod explain;
 mod finding;
 mod hints;

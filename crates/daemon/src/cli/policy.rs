@@ -10,9 +10,10 @@ use serde_json::{Map, Value};
 use super::{
     args::{
         Cli, Format,
-        steer::{PolicyArgs, PolicyCommand, PolicySetArgs},
+        steer::{DryRunArgs, PolicyArgs, PolicyCommand, PolicySetArgs},
     },
     client::{self, ClientError},
+    dry_run,
     steer::{TIMEOUT, path},
     supervisor::{self, Supervisor},
     table::DIM,
@@ -49,22 +50,33 @@ pub(super) async fn policy(cli: &Cli, args: &PolicyArgs) -> Result<Exit, Failure
                 Some(_) => Method::PUT,
                 None => Method::PATCH,
             };
-            let path = path(&args.pool, &below(args.dry_run));
-            change(cli, &supervisor, method, &path, &body, "set the policy").await
+            let (pool, operation) = (&args.pool, "set the policy");
+            change(
+                cli,
+                &supervisor,
+                method,
+                pool,
+                &body,
+                &args.trial,
+                operation,
+            )
+            .await
         }
         PolicyCommand::Reset(args) => {
             let supervisor = supervisor::find(cli, &args.socket)?;
-            let path = path(&args.pool, &below(args.dry_run));
             let (none, operation) = (Map::new(), "reset the policy");
-            change(cli, &supervisor, Method::DELETE, &path, &none, operation).await
+            let (method, pool) = (Method::DELETE, &args.pool);
+            change(
+                cli,
+                &supervisor,
+                method,
+                pool,
+                &none,
+                &args.trial,
+                operation,
+            )
+            .await
         }
-    }
-}
-
-fn below(is_trial: bool) -> String {
-    match is_trial {
-        true => "policy?dry_run=true".to_owned(),
-        false => "policy".to_owned(),
     }
 }
 
@@ -72,12 +84,18 @@ async fn change(
     cli: &Cli,
     supervisor: &Supervisor,
     method: Method,
-    path: &str,
+    pool: &str,
     body: &Map<String, Value>,
+    trial: &DryRunArgs,
     operation: &'static str,
 ) -> Result<Exit, Failure> {
+    let patience = match trial.dry_run {
+        true => dry_run::PATIENCE,
+        false => TIMEOUT,
+    };
+    let path = path(pool, &format!("policy{}", dry_run::query(trial)));
     let change: Result<PolicyChange, _> =
-        client::act(supervisor, method, path, body, TIMEOUT, operation).await;
+        client::act(supervisor, method, &path, body, patience, operation).await;
     let change = match change {
         Ok(change) => change,
         Err(error) => {
@@ -91,6 +109,9 @@ async fn change(
             return Err(error.into());
         }
     };
+    if let Some(file) = &trial.plot {
+        dry_run::plot(file, &change)?;
+    }
     match cli.format {
         Format::Json => output::json(&change)?,
         Format::Human => output::write(text_of(&change).as_bytes())?,
@@ -217,7 +238,8 @@ fn text_of(change: &PolicyChange) -> String {
         let line = format!("{}: {before} -> {after}", change.key);
         let _ = writeln!(text, "  {}", Escaped(&line));
     }
-    let outlooks = match change.changes.is_empty() {
+    // A dry run has the whole decision of both.
+    let outlooks = match change.changes.is_empty() || change.now.is_some() {
         true => Vec::new(),
         false => vec![("before", &change.before), ("after", &change.after)],
     };
@@ -238,6 +260,7 @@ fn text_of(change: &PolicyChange) -> String {
     if let Some(why) = &change.not_stored {
         let _ = writeln!(text, "  not kept for the next start: {}", Escaped(why));
     }
+    text.push_str(&dry_run::text(change));
     text
 }
 
@@ -269,7 +292,7 @@ mod tests {
             pool: "a".to_owned(),
             keys: keys.iter().map(|key| key.to_string()).collect(),
             file: file.map(Path::to_owned),
-            dry_run: false,
+            trial: DryRunArgs::default(),
             socket: super::super::args::SocketArgs { socket: None },
         }
     }

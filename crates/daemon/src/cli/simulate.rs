@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     chart,
-    lab::{self, table},
+    lab::{self, course::Course, table},
     output::{self, Exit, Failure},
 };
 use tidegate::{decide::Decision, escape::Escaped, text::noun_for};
@@ -24,7 +24,16 @@ use tidegate_sim::{Contender, Report, Run, Workload, simulate as run};
 /// The form of the contract.
 #[derive(Debug, Serialize)]
 struct Runs<'r> {
-    runs: Vec<&'r Report>,
+    runs: Vec<RunOf<'r>>,
+}
+
+#[derive(Debug, Serialize)]
+struct RunOf<'r> {
+    #[serde(flatten)]
+    report: &'r Report,
+    /// The supervisor's limit, if it has one: the pool had all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_workers: Option<u32>,
 }
 
 /// A line of the file of decisions.
@@ -46,17 +55,26 @@ pub(super) fn simulate(cli: &Cli, args: &SimulateArgs) -> Result<Exit, Failure> 
     };
     let title = title(args, &runs);
     if let Some(file) = &args.plot {
-        let picture = lab::chart::chart(&title, &runs, workload.target.as_secs_f64());
+        let courses: Vec<Course> = runs.iter().map(Course::of).collect();
+        let target = workload.target.as_secs_f64();
+        let picture = lab::chart::chart(&title, &courses, Some(target));
         chart::draw(file, &picture).map_err(|error| {
             let error = anyhow::Error::new(error).context(format!("draw {}", file.display()));
             Failure::new(Exit::Unexpected, error)
         })?;
     }
     match cli.format {
-        Format::Json => output::json(&Runs {
-            runs: runs.iter().map(|run| &run.report).collect(),
-        })?,
-        Format::Human => output::write(text(&title, &runs).as_bytes())?,
+        Format::Json => {
+            let runs = runs.iter().zip(&contenders);
+            let runs = runs.map(|(run, contender)| RunOf {
+                report: &run.report,
+                max_workers: max_workers(contender),
+            });
+            output::json(&Runs {
+                runs: runs.collect(),
+            })?;
+        }
+        Format::Human => output::write(text(&title, &runs, &contenders).as_bytes())?,
     }
     Ok(Exit::Ok)
 }
@@ -70,10 +88,11 @@ fn contenders(cli: &Cli, args: &SimulateArgs) -> Result<Vec<Contender>, Failure>
     let mut contenders = Vec::new();
     let mut first = None;
     for text in texts {
-        let pool = traffic::pool(cli, text)?;
+        let found = traffic::pool(cli, text)?;
+        let pool = &found.settings;
         let name = text.map_or_else(|| pool.name.to_string(), str::to_owned);
-        contenders.push(Contender::Pool(Box::new(traffic::model(name, &pool))));
-        first.get_or_insert((pool.policy.max, pool.retry));
+        contenders.push(Contender::Pool(Box::new(traffic::model(name, &found))));
+        first.get_or_insert((pool.policy.max, pool.retry.clone()));
     }
     if let Some((max, retry)) = first {
         contenders.extend(args.against.iter().map(|model| Contender::Neighbour {
@@ -131,7 +150,15 @@ fn title(args: &SimulateArgs, runs: &[Run]) -> String {
     )
 }
 
-fn text(title: &str, runs: &[Run]) -> String {
+/// The limit of the supervisor that a pool has in its run.
+fn max_workers(contender: &Contender) -> Option<u32> {
+    match contender {
+        Contender::Pool(model) => model.max_workers,
+        Contender::Neighbour { .. } => None,
+    }
+}
+
+fn text(title: &str, runs: &[Run], contenders: &[Contender]) -> String {
     let rows: Vec<Vec<Cell>> = runs
         .iter()
         .map(|run| {
@@ -145,9 +172,18 @@ fn text(title: &str, runs: &[Run]) -> String {
     for row in &rows {
         layout.line(&mut text, row);
     }
+    let limits = contenders.iter().filter_map(|contender| {
+        let workers = max_workers(contender)?;
+        Some(format!(
+            "{}: at most {} workers, all of [supervisor] max_workers: each pool is simulated alone",
+            contender.name(),
+            table::thousands(u64::from(workers))
+        ))
+    });
     let notes: Vec<String> = runs
         .iter()
         .flat_map(|run| table::notes(&run.report))
+        .chain(limits)
         .collect();
     if !notes.is_empty() {
         text.push('\n');

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::output::{Exit, Failure};
 use tidegate::{
-    config::{PoolSettings, Source},
-    decide::Rules,
+    config::{PoolSettings, Settings, Source},
+    decide::{Orders, Rules},
     trace::Trace,
 };
 use tidegate_sim::{PoolModel, ServiceError, ServiceTimes, Workload};
@@ -84,14 +84,21 @@ pub(super) fn usage(error: anyhow::Error) -> Failure {
     Failure::new(Exit::Usage, error)
 }
 
+/// A pool of a configuration.
+pub(super) struct FoundPool {
+    pub(super) settings: PoolSettings,
+    /// `[supervisor] max_workers`.
+    pub(super) max_workers: Option<u32>,
+}
+
 /// The pool that `text` names: `FILE`, with one pool, or `FILE#POOL`. Without a text, the pool of the configuration.
 ///
 /// # Errors
 /// The configuration is invalid, or has no such pool, or several.
-pub(super) fn pool(cli: &Cli, text: Option<&str>) -> Result<PoolSettings, Failure> {
+pub(super) fn pool(cli: &Cli, text: Option<&str>) -> Result<FoundPool, Failure> {
     let Some(text) = text else {
         let (source, loaded) = loading::load(cli)?;
-        return chosen(&source, loaded.settings.pools, None);
+        return chosen(&source, loaded.settings, None);
     };
     let (file, name) = match text.rsplit_once('#') {
         // A file may have such a sign in its name.
@@ -101,15 +108,14 @@ pub(super) fn pool(cli: &Cli, text: Option<&str>) -> Result<PoolSettings, Failur
     let source = Source::from(Path::new(file).to_owned());
     let loaded =
         tidegate::config::load(&source).map_err(|problems| loading::refused(&source, &problems))?;
-    chosen(&source, loaded.settings.pools, name)
+    chosen(&source, loaded.settings, name)
 }
 
-fn chosen(
-    source: &Source,
-    pools: Vec<tidegate::config::PoolConfig>,
-    name: Option<&str>,
-) -> Result<PoolSettings, Failure> {
+fn chosen(source: &Source, settings: Settings, name: Option<&str>) -> Result<FoundPool, Failure> {
     let file = source.file().display().to_string();
+    let Settings {
+        pools, supervisor, ..
+    } = settings;
     let names: Vec<String> = pools
         .iter()
         .map(|pool| pool.pool.name.to_string())
@@ -119,7 +125,10 @@ fn chosen(
         .map(|pool| pool.pool)
         .filter(|pool| name.is_none_or(|name| pool.name.as_str() == name));
     match (found.next(), found.next()) {
-        (Some(pool), None) => Ok(pool),
+        (Some(settings), None) => Ok(FoundPool {
+            settings,
+            max_workers: supervisor.max_workers,
+        }),
         (None, _) => {
             Err(usage(anyhow!("find the pool in {file}"))
                 .hint(format!("it has: {}", names.join(", "))))
@@ -134,13 +143,16 @@ fn chosen(
 }
 
 /// A pool as the simulator takes it.
-pub(super) fn model(name: String, pool: &PoolSettings) -> PoolModel {
+pub(super) fn model(name: String, pool: &FoundPool) -> PoolModel {
+    let settings = &pool.settings;
     PoolModel {
         name,
-        rules: Rules::from(pool),
-        poll_interval: pool.poll_interval,
-        prefetch: pool.prefetch,
-        retry: pool.retry.clone(),
+        rules: Rules::from(settings),
+        poll_interval: settings.poll_interval,
+        prefetch: settings.prefetch,
+        retry: settings.retry.clone(),
+        orders: Orders::default(),
+        max_workers: pool.max_workers,
     }
 }
 

@@ -57,10 +57,10 @@ impl<'t> Parts<'t> {
 pub(super) fn tune(cli: &Cli, args: &TuneArgs) -> Result<Exit, Failure> {
     let workload = args.traffic.workload()?;
     let pool = traffic::pool(cli, args.source.as_deref())?;
-    let present = traffic::model(pool.name.to_string(), &pool);
+    let present = traffic::model(pool.settings.name.to_string(), &pool);
     let tuning = Tuning { first: args.first };
     let tuned = search(&workload, &present, tuning, &mut run_all);
-    let keys = keys(&pool, &tuned.best);
+    let keys = keys(&pool.settings, &tuned.best);
     let toml = policy_toml(&keys);
     let target = workload.target.as_secs_f64();
     let found = Found {
@@ -165,7 +165,11 @@ mod tests {
     fn only_what_it_chose_is_marked_as_its_choice() {
         let mut pool = PoolSettings::new("a");
         pool.policy = Policy::backlog(10).max(50);
-        let mut best = traffic::model("a".to_owned(), &pool);
+        let found = traffic::FoundPool {
+            settings: pool.clone(),
+            max_workers: None,
+        };
+        let mut best = traffic::model("a".to_owned(), &found);
         best.rules.policy = Policy::backlog(2).max(50);
         let keys = keys(&pool, &best);
         let origin = |key: &str| keys.iter().find(|known| known.key == key).unwrap().origin;

@@ -6,7 +6,7 @@ use axum::routing::MethodRouter;
 
 use super::{control::Control, live::Live};
 use crate::{
-    actions::Actions, dead::DeadLetters, failures::Failures, history::History,
+    actions::Actions, dead::DeadLetters, failures::Failures, history::History, lab::trials::Trials,
     telemetry::prometheus::Prometheus, view::View,
 };
 use tidegate::run::Supervisor;
@@ -32,6 +32,8 @@ pub struct Api {
     pub actions: Actions,
     /// Access to the dead letters of every pool.
     pub dead: DeadLetters,
+    /// Policies tried on recordings.
+    pub trials: Trials,
 }
 
 /// A route: its path, its methods, and its handler.

@@ -17,13 +17,14 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 const HTML: &str = include_str!("dashboard/index.html");
 
 /// The files that the page loads, by name.
-const FILES: [(&str, &str, &str); 9] = [
+const FILES: [(&str, &str, &str); 10] = [
     ("app.js", SCRIPT, include_str!("dashboard/app.js")),
     ("api.js", SCRIPT, include_str!("dashboard/api.js")),
     ("dead.js", SCRIPT, include_str!("dashboard/dead.js")),
     ("detail.js", SCRIPT, include_str!("dashboard/detail.js")),
     ("dom.js", SCRIPT, include_str!("dashboard/dom.js")),
     ("history.js", SCRIPT, include_str!("dashboard/history.js")),
+    ("lab.js", SCRIPT, include_str!("dashboard/lab.js")),
     ("plot.js", SCRIPT, include_str!("dashboard/plot.js")),
     (
         "style.css",

@@ -14,20 +14,24 @@ use super::{
     body::Body,
     caller::Caller,
 };
-use crate::actions::{as_typed, done};
+use crate::{
+    actions::{as_typed, done},
+    lab::trial::{Given, Trial},
+};
 use tidegate::{
-    api::v1::{self, ByWhom, KeyChange, Outlook, PolicyAct, PolicyView},
+    api::v1::{self, ByWhom, KeyChange, Outlook, PolicyAct, PolicyView, TrialDecision, TrialNow},
     config::{
         PolicyChange, PolicyKey, PoolSettings, Problem, Problems, change_policy, policy_keys,
         policy_toml,
     },
     decide::{
-        By, ByHand, Inputs, Order, Policy, PoolName, Recommendation, SetPolicy, SteeringAct,
-        SteeringOutcome,
+        By, ByHand, Decision, Inputs, Order, Policy, PoolName, Recommendation, SetPolicy,
+        SteeringAct, SteeringOutcome,
     },
     run::{IntakeStatus, PoolStatus},
-    text::counted,
+    text::{counted, parse_duration},
 };
+use tidegate_sim::ServiceTimes;
 
 pub(super) async fn get(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
     let Ok(settings) = api.supervisor.settings(&name) else {
@@ -104,9 +108,9 @@ async fn change(
     uri: &Uri,
     requested: RequestedChange,
 ) -> Response {
-    let Ok(is_trial) = is_trial(uri) else {
-        let what = "the query may be dry_run=true or dry_run=false";
-        return error(StatusCode::BAD_REQUEST, what);
+    let query = match query(uri) {
+        Ok(query) => query,
+        Err(what) => return error(StatusCode::BAD_REQUEST, &what),
     };
     let (Some(status), Ok(settings)) = (api.supervisor.pool(name), api.supervisor.settings(name))
     else {
@@ -151,15 +155,34 @@ async fn change(
     let inputs = decision.map_or_else(Inputs::default, |decision| decision.inputs);
     let mut answer = v1::PolicyChange {
         act,
-        applied: !is_trial,
+        applied: query.trial.is_none(),
         changes,
         before: outlook(&policy_of(set), &inputs, status.expected),
         after: outlook(&policy_of(new.as_ref()), &inputs, status.expected),
+        now: None,
+        recording: None,
+        no_recording: None,
         warnings,
         not_stored: None,
         policy: view_of(&settings, new.as_ref(), None, after.clone()),
     };
-    if is_trial {
+    if let Some(asked) = query.trial {
+        answer.now = now(api, name, new.clone()).await;
+        if asked.on_recording {
+            let trial = Trial {
+                settings,
+                before: old.map(|order| order.what),
+                after: new,
+                timings: inputs.measured.timings,
+                timings_before: None,
+                max_workers: api.supervisor.limits().max_workers,
+                given: asked.given,
+            };
+            match api.trials.run(trial).await {
+                Ok(tried) => answer.recording = Some(Box::new(tried)),
+                Err(why) => answer.no_recording = Some(why),
+            }
+        }
         return Json(answer).into_response();
     }
     let order = match new {
@@ -254,13 +277,76 @@ fn outlook(policy: &Policy, inputs: &Inputs, expected: u32) -> Outlook {
     }
 }
 
-/// Whether the change is only a trial.
-fn is_trial(uri: &Uri) -> Result<bool, ()> {
-    match uri.query() {
-        None | Some("" | "dry_run=false") => Ok(false),
-        Some("dry_run=true" | "dry_run") => Ok(true),
-        Some(_) => Err(()),
+/// What the pool would decide now. `None` for a pool that ends.
+async fn now(api: &Api, name: &PoolName, set: Option<SetPolicy>) -> Option<TrialNow> {
+    let foresight = api.supervisor.foresee(name, set).await.ok()?;
+    let workers = foresight.before.inputs.census.live();
+    let decision = |decision: Decision| TrialDecision {
+        expected: decision.expected,
+        plan: decision.plan.to_string(),
+        terms: decision.terms,
+    };
+    Some(TrialNow {
+        workers,
+        before: decision(foresight.before),
+        after: decision(foresight.after),
+    })
+}
+
+/// What the query of a change says.
+#[derive(Debug, Default, PartialEq)]
+struct Query {
+    /// `None` if the change is to be made.
+    trial: Option<Asked>,
+}
+
+/// What a dry run is asked for.
+#[derive(Debug, PartialEq)]
+struct Asked {
+    on_recording: bool,
+    given: Given,
+}
+
+/// Reads the query. The error says what is wrong.
+fn query(uri: &Uri) -> Result<Query, String> {
+    let mut is_trial = false;
+    let mut on_recording = None;
+    let mut given = Given::default();
+    let text = uri.query().unwrap_or_default();
+    for (key, value) in url::form_urlencoded::parse(text.as_bytes()) {
+        let wrong = |what: &str| format!("the query may not have {key}={value}: {what}");
+        let yes_or_no = || match &*value {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err(wrong("write true or false")),
+        };
+        match &*key {
+            "dry_run" if value.is_empty() => is_trial = true,
+            "dry_run" => is_trial = yes_or_no()?,
+            "recording" => on_recording = Some(yes_or_no()?),
+            "service" => {
+                let named = ServiceTimes::named(&value).and_then(Result::ok);
+                let times =
+                    named.ok_or_else(|| wrong("write exp:2s, fixed:2s or lognormal:2s,4s"))?;
+                given.service = Some((value.into_owned(), times));
+            }
+            "target" => {
+                let target =
+                    parse_duration(&value).ok_or_else(|| wrong("write a time such as 30s"))?;
+                given.target = Some(target);
+            }
+            _ => return Err(wrong("it may have dry_run, recording, service and target")),
+        }
     }
+    if !is_trial && (on_recording.is_some() || given != Given::default()) {
+        return Err("the query has keys of a dry run: add dry_run=true".to_owned());
+    }
+    Ok(Query {
+        trial: is_trial.then_some(Asked {
+            on_recording: on_recording.unwrap_or(true),
+            given,
+        }),
+    })
 }
 
 fn refused(problems: &Problems) -> Response {
@@ -314,15 +400,32 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_is_asked_for_in_the_query() {
-        for (uri, trial) in [
-            ("/p", Ok(false)),
-            ("/p?dry_run=true", Ok(true)),
-            ("/p?dry_run=false", Ok(false)),
-            ("/p?dryrun=true", Err(())),
-            ("/p?dry_run=maybe", Err(())),
+    fn a_dry_run_is_asked_for_in_the_query() {
+        let asked = |uri: &str| query(&uri.parse().unwrap()).map(|query| query.trial);
+        for uri in ["/p", "/p?dry_run=false", "/p?"] {
+            assert_eq!(asked(uri), Ok(None), "{uri}");
+        }
+        for (uri, on_recording) in [
+            ("/p?dry_run=true", true),
+            ("/p?dry_run", true),
+            ("/p?dry_run=true&recording=false", false),
         ] {
-            assert_eq!(is_trial(&uri.parse().unwrap()), trial, "{uri}");
+            let asked = asked(uri).unwrap().unwrap();
+            assert_eq!(asked.on_recording, on_recording, "{uri}");
+            assert_eq!(asked.given, Given::default(), "{uri}");
+        }
+        let given = asked("/p?dry_run=true&service=lognormal%3A2s%2C4s&target=1m30s");
+        let given = given.unwrap().unwrap().given;
+        assert_eq!(given.target.map(|target| target.as_secs()), Some(90));
+        assert_eq!(given.service.unwrap().0, "lognormal:2s,4s");
+        for uri in [
+            "/p?dryrun=true",
+            "/p?dry_run=maybe",
+            "/p?recording=false",
+            "/p?dry_run=true&service=gamma:2s",
+            "/p?dry_run=true&target=soon",
+        ] {
+            assert!(asked(uri).is_err(), "{uri}");
         }
     }
 }

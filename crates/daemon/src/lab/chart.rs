@@ -1,8 +1,9 @@
 //! The picture of several runs: what arrived, the depth, the workers and the waits of each.
 
 use plotters::style::RGBColor;
-use tidegate_sim::{CurvePoint, Run};
+use tidegate::api::v1::TrialCurve;
 
+use super::course::Course;
 use crate::chart::{Chart, Line, Panel};
 
 const ARRIVALS: RGBColor = RGBColor(0x8a, 0x94, 0xa6);
@@ -23,8 +24,8 @@ const IN_SECONDS: f64 = 1800.0;
 const IN_MINUTES: f64 = 4.0 * 3600.0;
 
 /// A picture of the runs of one workload. `target` is in seconds.
-pub(crate) fn chart(title: &str, runs: &[Run], target: f64) -> Chart {
-    let last = |run: &Run| run.curve.last().map_or(0.0, |point| point.at);
+pub(crate) fn chart(title: &str, runs: &[Course], target: Option<f64>) -> Chart {
+    let last = |run: &Course| run.curve.at.last().copied().unwrap_or_default();
     let end = runs.iter().map(last).fold(1.0, f64::max);
     let (unit, caption) = match end {
         end if end <= IN_SECONDS => (1.0, "seconds"),
@@ -33,19 +34,19 @@ pub(crate) fn chart(title: &str, runs: &[Run], target: f64) -> Chart {
         _ => (86_400.0, "days"),
     };
     let arrivals = runs.first().map(|run| {
-        let each_second = |point: &CurvePoint| Some(point.arrivals as f64 / point.length);
-        line("arrivals a second", ARRIVALS, run, unit, each_second)
+        let values = run.curve.arrivals.iter().copied().map(Some);
+        line("arrivals a second", ARRIVALS, run, unit, values.collect())
     });
-    let each = |value: fn(&CurvePoint) -> Option<f64>| {
+    let each = |values: fn(&TrialCurve) -> Vec<Option<f64>>| {
         let runs = runs.iter().zip(RUNS.iter().cycle());
-        runs.map(move |(run, colour)| line(&run.report.name, *colour, run, unit, value))
+        runs.map(move |(run, colour)| line(&run.name, *colour, run, unit, values(&run.curve)))
     };
-    let reached = Line {
+    let reached = target.map(|target| Line {
         name: String::from("target"),
         colour: TARGET,
         points: vec![(0.0, target), (end / unit, target)],
         is_filled: false,
-    };
+    });
     let panel = |heading, lines| Panel {
         heading,
         lines,
@@ -60,15 +61,12 @@ pub(crate) fn chart(title: &str, runs: &[Run], target: f64) -> Chart {
             panel("Arrivals", arrivals.into_iter().collect()),
             panel(
                 "Messages ready",
-                each(|point| Some(point.ready as f64)).collect(),
+                each(|curve| numbers(&curve.ready)).collect(),
             ),
-            panel(
-                "Workers",
-                each(|point| Some(point.workers as f64)).collect(),
-            ),
+            panel("Workers", each(|curve| numbers(&curve.workers)).collect()),
             panel(
                 "Wait in seconds",
-                each(|point| point.wait).chain([reached]).collect(),
+                each(|curve| curve.wait.clone()).chain(reached).collect(),
             ),
         ],
         caption,
@@ -76,15 +74,13 @@ pub(crate) fn chart(title: &str, runs: &[Run], target: f64) -> Chart {
     }
 }
 
-fn line(
-    name: &str,
-    colour: RGBColor,
-    run: &Run,
-    unit: f64,
-    value: impl Fn(&CurvePoint) -> Option<f64>,
-) -> Line {
-    let points = run.curve.iter();
-    let points = points.filter_map(|point| Some((point.at / unit, value(point)?)));
+fn numbers(values: &[u64]) -> Vec<Option<f64>> {
+    values.iter().map(|value| Some(*value as f64)).collect()
+}
+
+fn line(name: &str, colour: RGBColor, run: &Course, unit: f64, values: Vec<Option<f64>>) -> Line {
+    let points = run.curve.at.iter().zip(values);
+    let points = points.filter_map(|(at, value)| Some((at / unit, value?)));
     Line {
         name: name.to_owned(),
         colour,
@@ -114,7 +110,8 @@ mod tests {
         };
         let contenders = ["fixed:3", "keda:5"].map(contender);
         let runs = compare(&Workload::new(trace, service), &contenders);
-        let svg = svg(&chart("monday", &runs, 30.0)).expect("a picture");
+        let courses: Vec<Course> = runs.iter().map(Course::of).collect();
+        let svg = svg(&chart("monday", &courses, Some(30.0))).expect("a picture");
         for text in [
             "monday",
             "Arrivals",

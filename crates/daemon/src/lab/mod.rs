@@ -1,9 +1,13 @@
 //! The policy lab: policies tried on traffic, in virtual time.
 //!
-//! [`mod@table`] and [`mod@chart`] show the runs of the simulator. The command line reads the inputs of the runs.
+//! [`mod@table`] and [`mod@chart`] show the runs of the simulator. The command line reads the inputs of the runs. [`trial`]
+//! is a dry run of a policy on a recording, which the API asks [`trials`] for.
 
 pub(crate) mod chart;
+pub(crate) mod course;
 pub(crate) mod table;
+pub(crate) mod trial;
+pub(crate) mod trials;
 
 use std::thread;
 

@@ -70,7 +70,7 @@ pub(crate) fn seconds(seconds: f64) -> String {
 }
 
 /// A share. One that is not zero does not read as zero.
-fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     match share * 100.0 {
         percent if percent > 0.0 && percent < 0.01 => String::from("<0.01%"),
         percent if percent < 1.0 => format!("{percent:.2}%"),

@@ -115,6 +115,7 @@ Examples:
 Examples:
   tidegate policy set thumbnails jobs_per_worker=2
   tidegate policy set thumbnails kind=fixed workers=5 --dry-run
+  tidegate policy set thumbnails kind=target_wait target=30s --dry-run --plot lab.svg
   tidegate policy set thumbnails down_window=30s scaling.up_step=10
   tidegate policy set thumbnails --file policy.toml")]
     Set(PolicySetArgs),
@@ -122,7 +123,8 @@ Examples:
     /// Remove every key that was set by hand
     #[command(after_help = "\
 Examples:
-  tidegate policy reset thumbnails")]
+  tidegate policy reset thumbnails
+  tidegate policy reset thumbnails --dry-run")]
     Reset(PolicyResetArgs),
 }
 
@@ -149,12 +151,33 @@ pub(in crate::cli) struct PolicySetArgs {
     #[arg(long, value_name = "F")]
     pub(in crate::cli) file: Option<PathBuf>,
 
-    /// Only show what the new policy would do now, and compare it with the old one
-    #[arg(long)]
-    pub(in crate::cli) dry_run: bool,
+    #[command(flatten)]
+    pub(in crate::cli) trial: DryRunArgs,
 
     #[command(flatten)]
     pub(in crate::cli) socket: SocketArgs,
+}
+
+/// A change that is only tried.
+#[derive(Debug, Default, Args)]
+pub(in crate::cli) struct DryRunArgs {
+    /// Change nothing: show what the new policy would do now, and what it would have done on the pool's last day, beside
+    /// the old one
+    #[arg(long)]
+    pub(in crate::cli) dry_run: bool,
+
+    /// Draw arrivals, depth, workers and waits of both policies into one picture
+    #[arg(long, value_name = "FILE.svg", requires = "dry_run")]
+    pub(in crate::cli) plot: Option<PathBuf>,
+
+    /// How long jobs take: exp:2s, fixed:2s, lognormal:2s,4s (mean and standard deviation) [default: what the pool
+    /// measured]
+    #[arg(long, value_name = "S", requires = "dry_run")]
+    pub(in crate::cli) service: Option<String>,
+
+    /// Longest acceptable wait [default: the target of a policy target_wait]
+    #[arg(long, value_name = "TIME", requires = "dry_run")]
+    pub(in crate::cli) target: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -162,9 +185,8 @@ pub(in crate::cli) struct PolicyResetArgs {
     /// The pool
     pub(in crate::cli) pool: String,
 
-    /// Only show what that would do now
-    #[arg(long)]
-    pub(in crate::cli) dry_run: bool,
+    #[command(flatten)]
+    pub(in crate::cli) trial: DryRunArgs,
 
     #[command(flatten)]
     pub(in crate::cli) socket: SocketArgs,

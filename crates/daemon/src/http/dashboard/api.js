@@ -17,9 +17,9 @@ const token = {
 };
 
 export class Refused extends Error {
-  constructor(status, message) {
+  constructor(status, message, problems) {
     super(message);
-    this.status = status;
+    Object.assign(this, { status, problems });
   }
 }
 
@@ -28,23 +28,21 @@ export async function request(url, { headers = {}, ...options } = {}) {
   const shown = token.get();
   if (shown) options = { ...options, credentials: "omit" };
   const response = await fetch(url, { ...options, headers: shown ? { ...headers, Authorization: `Bearer ${shown}` } : headers });
-  if (!response.ok) throw new Refused(response.status, await reason(response));
+  if (!response.ok) throw await refusal(response);
   return response;
 }
 
-async function reason(response) {
-  try {
-    return (await response.json()).error ?? response.statusText;
-  } catch {
-    return response.statusText || `status ${response.status}`;
-  }
+async function refusal(response) {
+  const { error, problems } = await response.json().catch(() => ({}));
+  return new Refused(response.status, error ?? (response.statusText || `status ${response.status}`), problems);
 }
 
 export const path = (pool, rest = "") => `/api/v1/pools/${encodeURIComponent(pool)}${rest}`;
 export const read = async (url) => (await request(url)).json();
 
-// A request that needs the token. Returns the answer, or `undefined` if it was refused.
-export async function withToken(method, url, body) {
+// A request that needs the token. Returns the answer, or nothing where it was refused; then the reason is told, or
+// handed to `refused`.
+export async function withToken(method, url, body, refused) {
   if (!token.get() && !(await askToken())) return undefined;
   try {
     const headers = body === undefined ? {} : { "Content-Type": "application/json" };
@@ -52,6 +50,7 @@ export async function withToken(method, url, body) {
     return await response.json();
   } catch (error) {
     if (error.status === 401) token.set(null);
+    else if (refused) return void refused(error);
     const why = error.status === 401 ? "the token is wrong" : error.message;
     tell(`Refused: ${why}.`, false);
     return undefined;

@@ -4,6 +4,7 @@ import { Refused, request, untilToken } from "./api.js";
 import { drawDetail, fillSamples, forget, listenToButtons, refresh, startAgain } from "./detail.js";
 import { drawDead, forgetDead, listenToDead } from "./dead.js";
 import { $, badge, count, element, number, put, time } from "./dom.js";
+import { drawLab, forgetLab, listenToLab } from "./lab.js";
 import { catchUp, catchUpOne, ended, histories, remember } from "./history.js";
 import { forgetCursor, spark } from "./plot.js";
 
@@ -106,6 +107,7 @@ function draw() {
     drawRows();
     drawDetail(chosen(), draw);
     drawDead(chosen());
+    drawLab(chosen());
   });
 }
 
@@ -166,9 +168,11 @@ function select(name) {
   forgetCursor();
   forget();
   forgetDead();
+  forgetLab();
   drawRows();
   drawDetail(chosen(), draw);
   drawDead(chosen());
+  drawLab(chosen());
   refresh(chosen());
   catchUpOne(name).then(draw, () => {});
   if (matchMedia("(max-width: 60rem)").matches) $("detail").scrollIntoView();
@@ -195,13 +199,10 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 $("samples-block").addEventListener("toggle", () => fillSamples(state.selected));
 document.addEventListener("visibilitychange", draw);
 addEventListener("hashchange", () => select(decodeURIComponent(location.hash.slice(1))));
-listenToButtons(() => state.selected, () => {
+const done = () => {
   startAgain();
   refresh(chosen());
-});
-listenToDead(() => state.selected, () => {
-  startAgain();
-  refresh(chosen());
-});
+};
+for (const listenTo of [listenToButtons, listenToDead, listenToLab]) listenTo(() => state.selected, done);
 setInterval(() => state.connected && refresh(chosen()), 2000);
 listen();

@@ -3,15 +3,15 @@
 import { $, element, hour, number, put, shape, short, time } from "./dom.js";
 import { HOUR, OUTCOMES, isGap, spanOf } from "./history.js";
 
-const LEFT = 44;
-const MARGIN = 8;
+export const LEFT = 44;
+export const MARGIN = 8;
 const PANES = [
   { top: 20, bottom: 132, title: "Messages", fill: "ready", lines: ["demand"] },
   { top: 164, bottom: 264, title: "Workers", fill: "live", lines: ["busy", "expected"] },
   { top: 296, bottom: 366, title: "Jobs ended", bars: OUTCOMES },
 ];
 const HEIGHT = 392;
-const NAMES = { ready: "ready", demand: "demand", live: "live", busy: "busy", expected: "expected", done: "done", retried: "retried", dead: "dead", requeued: "given back" };
+const NAMES = { ready: "ready", demand: "demand", live: "live", busy: "busy", expected: "expected", done: "done", retried: "retried", dead: "dead", requeued: "given back", old: "old", new: "new", target: "target" };
 const BARS = [5, 10, 15, 30, 60, 120, 300];
 
 let cursor = null;
@@ -147,7 +147,7 @@ function bars(pane, history, x, right, span) {
   return [axis({ ...pane, title }, top, y, right, OUTCOMES), ...paths.map((d, place) => shape("path", { class: `fill-${OUTCOMES[place]}`, d }))];
 }
 
-function axis(pane, top, y, right, columns) {
+export function axis(pane, top, y, right, columns) {
   const group = shape("g", { class: "axis" });
   group.append(shape("text", { x: LEFT, y: pane.top - 8, class: "title" }, pane.title));
   for (const value of [0, top / 2, top]) {
@@ -185,7 +185,7 @@ function timeAxis(end, span, x, width) {
   return group;
 }
 
-function nice(value) {
+export function nice(value) {
   const power = 10 ** Math.floor(Math.log10(value));
   for (const factor of [1, 2, 4, 5, 10]) if (value <= factor * power) return Math.max(2, factor * power);
   return value;
