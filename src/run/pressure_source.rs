@@ -4,9 +4,11 @@ use std::{fmt, io, sync::Arc};
 
 use crate::host::pressure;
 
+type Read = dyn Fn(&str) -> io::Result<f64> + Send + Sync;
+
 /// Reads the percentage of the last 10 seconds in which a task waited for a resource: `memory` or `cpu`.
 #[derive(Clone)]
-pub struct PressureSource(Arc<dyn Fn(&str) -> io::Result<f64> + Send + Sync>);
+pub struct PressureSource(Arc<Read>);
 
 impl PressureSource {
     /// A source with your own function, for tests.
