@@ -103,10 +103,11 @@ fn pool(
     let drain_after = table.key(
         "drain_after",
         "How long the queue must be empty before all workers drain. \"0s\" means at once. When absent with \
-         `target_wait`, a third of `target`, from 5s to 1m. When absent with a runner of kind `consumer`, 15s.",
+         `target_wait`, a third of `target`, from 5s to 1m, and six times as long while messages come often. When absent \
+         with a runner of kind `consumer`, 15s.",
         OrWord(Span::from(Duration::ZERO), "never"),
         match default.drain_after {
-            DrainAfter::After(time) => Some(time),
+            DrainAfter::After(time) | DrainAfter::ByArrivals(time) => Some(time),
             DrainAfter::Never => None,
         },
     );
@@ -234,7 +235,7 @@ fn pool(
         poll_interval: poll_interval.value,
         drain_after: match (drain_after.value, &policy.value.kind) {
             (_, PolicyKind::TargetWait(wait)) if drain_after.given == KeyPresence::Absent => {
-                DrainAfter::After(wait.drain_after())
+                wait.drain_after()
             }
             _ if runner.consumes() && drain_after.given == KeyPresence::Absent => {
                 DrainAfter::After(QUIET_OF_PROGRAMS)

@@ -240,6 +240,7 @@ async fn send(
     let beat = match shared.group.members().as_mut() {
         Some(members) => {
             members.set_policy(hash);
+            members.set_gone(shared.stats.gone());
             members.next_beat(shared.now(), numbers)
         }
         None => return Ok((Instant::now(), numbers)),
@@ -257,6 +258,7 @@ async fn send(
 async fn leave(shared: &PoolShared, channel: &mut dyn GroupChannel) {
     let last = shared.group.members().take();
     if let Some(mut members) = last {
+        members.set_gone(shared.stats.gone());
         let beat = members.last_beat(shared.now());
         let _ = time::timeout(LEAVE_TIMEOUT, channel.send(encoded(&beat))).await;
     }

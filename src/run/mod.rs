@@ -21,6 +21,7 @@ mod policy_hash;
 mod pool;
 mod pool_orders;
 mod pool_state;
+mod pressure_source;
 mod random;
 mod recent_stats;
 mod redeliveries;
@@ -42,6 +43,7 @@ pub use self::declaring::spec as queue_spec;
 pub use self::{
     clock::Clock,
     events::{Event, EventSink, Fate, JobFailure},
+    pressure_source::PressureSource,
     running_jobs::{RunningJob, StopThen, Stopping},
     spec::PoolSpec,
     status::{

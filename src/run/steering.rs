@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{EventSink, TraceLink, clock::Clock, panics};
+use super::{EventSink, PressureSource, TraceLink, clock::Clock, panics};
 use crate::{
     config::SupervisorSettings,
     decide::{By, Decision, Order, OrderRefused, Orders, PoolName, ReconcileResult, fault_pause},
@@ -42,6 +42,8 @@ pub struct StartOptions {
     pub clock: Clock,
     /// Limits over all pools.
     pub limits: SupervisorSettings,
+    /// Where the host's pressure is read; the kernel by default.
+    pub pressure: PressureSource,
     /// Connects the spans of jobs with the traces of their messages.
     pub traces: Option<Arc<dyn TraceLink>>,
     /// Shows what consumers hold that are not the pools' own. Without it, that is assumed.

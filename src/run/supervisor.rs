@@ -133,6 +133,7 @@ impl Supervisor {
             store,
             clock,
             limits,
+            pressure: source,
             traces,
             holdings,
             seed,
@@ -174,7 +175,7 @@ impl Supervisor {
         let limits = inner.limits.subscribe();
         inner.tasks.spawn(async move {
             let _ = watching
-                .run_until_cancelled(watch_pressure(limits, pressure))
+                .run_until_cancelled(watch_pressure(limits, source, pressure))
                 .await;
         });
         inner.common.own_queues.set(queues_of(&pools));

@@ -34,6 +34,7 @@ mod openapi;
 mod operating;
 mod orders;
 mod pool_fields;
+mod predicted;
 mod queue_conformance;
 mod record;
 mod replies;

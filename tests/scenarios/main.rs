@@ -17,6 +17,7 @@ mod orders;
 mod panics;
 mod policies;
 mod preparing;
+mod pressure;
 mod programs;
 mod queues;
 mod reload;

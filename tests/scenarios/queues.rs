@@ -121,7 +121,8 @@ async fn a_queue_that_was_declared_differently_is_used_and_reported() {
     for state in [PoolState::Active, PoolState::Idle] {
         until(&supervisor, "told of", |pool| {
             let cause = pool.cause.as_deref().unwrap_or_default();
-            pool.state == state && cause.contains("declare the queue jobs: it is there in another")
+            pool.state == state
+                && cause.contains("declare the queue jobs: it exists with other arguments")
         })
         .await;
     }

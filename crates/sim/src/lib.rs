@@ -22,7 +22,8 @@
 //! - A broker answers at once. A consumer opens and closes in no time.
 //! - A runner serves one job after another. The start-up time is paid when a job finds no idle runner. Where each job
 //!   has a process of its own, the service time includes its start.
-//! - Runners always start, and copies can always be published. A breaker is not simulated.
+//! - Runners always start, and copies can always be published. So a pool is faulted only by its breaker, which is the
+//!   code of the pool. What changes intake is seen at the next poll, and messages stay in the queue at once.
 
 mod arrivals;
 mod curve;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tidegate_core::{
     decide::{
-        Allowance, Census, Decision, HeldBy, Intake, Moment, Observation, Orders, Plan, Probe,
-        Reconciler, Reconciliation, Rules,
+        Allowance, Census, Decision, HeldBy, Moment, Observation, Orders, Plan, Probe, Reconciler,
+        Reconciliation, Rules,
     },
     settings::RetrySettings,
 };
@@ -117,7 +117,7 @@ impl Scaler for PoolScaler<'_> {
             gone: world.gone(),
             oldest: self.oldest(world),
             timings: world.timings(held.deliveries),
-            intake: Intake::Open,
+            intake: world.intake(),
             group: None,
             allowance: self.allowance.clone(),
             pressure: None,

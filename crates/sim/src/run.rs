@@ -75,7 +75,8 @@ fn run(
     let name = contender.name();
     let (report, curve) = match contender {
         Contender::Pool(model) => {
-            let world = World::new(workload, &model.retry, model.prefetch).measured();
+            let world = World::new(workload, &model.retry, model.prefetch);
+            let world = world.measured(model.retry.breaker);
             drive(world, &mut PoolScaler::new(model, watcher), &name, goes_on)?
         }
         Contender::Neighbour { model, max, retry } => {

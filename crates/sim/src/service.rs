@@ -33,6 +33,8 @@ pub enum ServiceTimes {
     },
     /// Drawn from times that were measured. Not empty.
     Measured(Vec<Duration>),
+    /// The time of each job, in the order of their arrivals, from the first on again if there are more jobs. Not empty.
+    InOrder(Vec<Duration>),
 }
 
 /// A text is not a valid service time.
@@ -109,7 +111,7 @@ impl ServiceTimes {
         match self {
             Self::Exponential { mean } | Self::LogNormal { mean, .. } => *mean,
             Self::Fixed { time } => *time,
-            Self::Measured(times) => {
+            Self::Measured(times) | Self::InOrder(times) => {
                 let sum: f64 = times.iter().map(Duration::as_secs_f64).sum();
                 Duration::from_secs_f64(sum / times.len().max(1) as f64)
             }
@@ -130,6 +132,8 @@ impl ServiceTimes {
             }
             Self::Fixed { .. } => None,
             Self::Measured(times) => Some(Sampler::Measured(times.clone())),
+            Self::InOrder(times) if times.is_empty() => None,
+            Self::InOrder(times) => Some(Sampler::InOrder(times.clone())),
         };
         // A mean of zero has no such distribution.
         sampler.unwrap_or(Sampler::Fixed(self.mean()))
@@ -150,12 +154,15 @@ pub(crate) enum Sampler {
     Fixed(Duration),
     LogNormal(LogNormal<f64>),
     Measured(Vec<Duration>),
+    InOrder(Vec<Duration>),
 }
 
 impl Sampler {
-    pub(crate) fn draw(&self, stream: &mut Stream) -> Duration {
+    /// The time of the job with this number.
+    pub(crate) fn draw(&self, job: u64, stream: &mut Stream) -> Duration {
         let seconds = match self {
             Self::Fixed(time) => return *time,
+            Self::InOrder(times) => return times[(job % times.len() as u64) as usize],
             Self::Measured(times) => return times[stream.random_range(0..times.len())],
             Self::Exponential(exponential) => exponential.sample(stream),
             Self::LogNormal(log_normal) => log_normal.sample(stream),
@@ -174,7 +181,7 @@ mod tests {
         let draws: Vec<f64> = (0..200_000)
             .map(|job| {
                 sampler
-                    .draw(&mut random::of_attempt(1, job, 1))
+                    .draw(job, &mut random::of_attempt(1, job, 1))
                     .as_secs_f64()
             })
             .collect();
@@ -212,6 +219,15 @@ mod tests {
         );
         let wrong = ServiceTimes::measured("1\nsoon\n").expect_err("a word");
         assert!(wrong.to_string().contains("line 2"), "{wrong}");
+    }
+
+    #[test]
+    fn times_in_order_are_those_of_the_jobs() {
+        let times = [1, 5, 2].map(Duration::from_secs).to_vec();
+        let sampler = ServiceTimes::InOrder(times.clone()).sampler();
+        let draw = |job| sampler.draw(job, &mut random::of_attempt(7, job, 1));
+        let drawn: Vec<Duration> = (0..4).map(draw).collect();
+        assert_eq!(drawn, [times[0], times[1], times[2], times[0]]);
     }
 
     #[test]

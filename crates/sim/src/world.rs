@@ -7,7 +7,10 @@ use std::{collections::VecDeque, iter::Peekable, time::Duration};
 use jiff::Timestamp;
 use rand::RngExt as _;
 use tidegate_core::{
-    decide::{Census, CensusWorker, Meter, Moment, Phase, RunnerId, Timings, WorkerId},
+    decide::{
+        BreakerRules, BreakerSignal, Census, CensusWorker, Intake, IntakeState, Meter, Moment,
+        Phase, RunnerId, Timings, WorkerId,
+    },
     settings::RetrySettings,
     settle::Levels,
 };
@@ -79,6 +82,8 @@ pub(crate) struct World<'w> {
     last_fresh: Option<(Moment, Duration)>,
     /// A pool's measurements of its jobs. Other contenders measure nothing.
     meter: Option<Meter>,
+    /// Whether messages are taken: the pool's breaker. Others take them always.
+    intake: IntakeState,
     tally: Tally,
 }
 
@@ -117,14 +122,16 @@ impl<'w> World<'w> {
             last_settled: None,
             last_fresh: None,
             meter: None,
+            intake: IntakeState::default(),
             tally: Tally::new(workload.target),
             workload,
         }
     }
 
-    /// The same world, with a pool's own measurements.
-    pub(crate) fn measured(mut self) -> Self {
+    /// The same world, with a pool's own measurements and its breaker.
+    pub(crate) fn measured(mut self, breaker: Option<BreakerRules>) -> Self {
         self.meter = Some(Meter::default());
+        self.intake.set_breaker(breaker);
         self
     }
 
@@ -249,7 +256,7 @@ impl<'w> World<'w> {
 
     /// Hands messages to workers while there are both.
     fn deliver(&mut self) {
-        while self.ready() > 0 {
+        while self.ready() > 0 && self.takes_messages() {
             let Some(slot) = self.workers.next_free() else {
                 return;
             };
@@ -262,6 +269,15 @@ impl<'w> World<'w> {
                 self.workers.at_mut(slot).ahead.push_back(job);
             }
             self.workers.offer(slot);
+        }
+    }
+
+    /// Whether the breaker lets a message go to a worker: in a trial, one at a time.
+    fn takes_messages(&self) -> bool {
+        match self.intake() {
+            Intake::Open => true,
+            Intake::BreakerTrial => self.running == 0,
+            _ => false,
         }
     }
 
@@ -290,7 +306,7 @@ impl<'w> World<'w> {
         }
         let mut stream = random::of_attempt(self.workload.seed, job.number, job.attempt);
         let fails = stream.random::<f64>() < self.workload.failures;
-        let ends = begins + self.sampler.draw(&mut stream);
+        let ends = begins + self.sampler.draw(job.number, &mut stream);
         let start = self.next_start;
         self.next_start += 1;
         self.workers.at_mut(slot).running = Some(Attempt {
@@ -344,6 +360,11 @@ impl<'w> World<'w> {
         if let Some(meter) = &mut self.meter {
             meter.finished(self.now, took, !attempt.fails);
         }
+        let signal = match attempt.fails {
+            true => BreakerSignal::Failed("a failure"),
+            false => BreakerSignal::Answered,
+        };
+        let may_take = self.intake.job_ended(self.now, took, signal).may_take;
         self.settle(attempt);
         if retires {
             // Its runner stops with it.
@@ -351,7 +372,8 @@ impl<'w> World<'w> {
             return;
         }
         self.idle_runners.push(attempt.runner);
-        if let Some(next) = self.workers.at_mut(slot).ahead.pop_front() {
+        // Otherwise the deliveries that wait behind it are given back at the next decision.
+        if may_take && let Some(next) = self.workers.at_mut(slot).ahead.pop_front() {
             self.start(slot, next);
         }
         self.workers.offer(slot);
@@ -384,6 +406,11 @@ impl<'w> World<'w> {
 
     pub(crate) fn now(&self) -> Moment {
         self.now
+    }
+
+    /// Whether messages are taken, and why not.
+    pub(crate) fn intake(&self) -> Intake {
+        self.intake.intake(self.now, None)
     }
 
     /// The time on the wall, if the trace says it.

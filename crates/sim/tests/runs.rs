@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use proptest::prelude::*;
 use tidegate_core::{
-    decide::{DrainAfter, Policy, Reconciler, Rules, Scaling, Schedule},
+    decide::{BreakerRules, DrainAfter, Intake, Policy, Reconciler, Rules, Scaling, Schedule},
     settings::RetrySettings,
     trace::Trace,
 };
@@ -116,6 +116,70 @@ fn jobs_that_fail_are_tried_again_as_often_as_the_pool_allows() {
     // Half fail once, a quarter twice, an eighth at all three attempts.
     assert!((share(report.retried) - 0.75).abs() < 0.02, "{report:?}");
     assert!((share(report.dead) - 0.125).abs() < 0.01, "{report:?}");
+}
+
+#[test]
+fn a_breaker_keeps_messages_in_the_queue_and_tries_one_at_a_time() {
+    let mut workload = workload("time\n0\n0\n0\n0\n0\n0\n0\n0\n0\n0\n0\n0\n", "fixed:2s");
+    workload.failures = 1.0;
+    let mut model = PoolModel::new("pool", rules(Policy::backlog(1).max(20)));
+    let without = run(&workload, &Contender::Pool(Box::new(model.clone()))).report;
+    model.retry.breaker = Some(BreakerRules::default());
+    model.prefetch = 2;
+    let mut seen = [0u32; 3];
+    let contender = Contender::Pool(Box::new(model));
+    let with = simulate(
+        &workload,
+        &contender,
+        &mut |observation, census, decision| {
+            let most = match observation.intake {
+                Intake::Open => {
+                    seen[0] += 1;
+                    20
+                }
+                Intake::BreakerTrial => {
+                    seen[1] += 1;
+                    assert!(observation.held <= 1, "{observation:?}");
+                    1
+                }
+                Intake::BreakerOpen => {
+                    seen[2] += 1;
+                    0
+                }
+                other => panic!("{other:?}"),
+            };
+            assert!(decision.expected <= most, "{decision}");
+            assert!(census.counts().live() <= 20);
+        },
+    )
+    .report;
+    assert!(seen.iter().all(|times| *times > 0), "{seen:?}");
+    assert_eq!((with.done, with.dead, with.left), (0, 12, 0));
+    // Nothing closes it: each further attempt waits for a pause of 30 s or longer.
+    assert!(without.seconds < 100.0, "{without:?}");
+    assert!(with.seconds > 30.0 * f64::from(4 * 12 - 1), "{with:?}");
+}
+
+#[test]
+fn a_breaker_closes_when_a_job_succeeds() {
+    let mut workload = workload("time,arrivals\n0,4000\n4000,0\n", "exp:1s");
+    workload.failures = 0.4;
+    let mut model = PoolModel::new("pool", rules(Policy::backlog(1).max(20)));
+    model.retry.breaker = Some(BreakerRules {
+        failure_percent: 60,
+        ..BreakerRules::default()
+    });
+    let mut opened = 0;
+    let mut was_open = false;
+    let contender = Contender::Pool(Box::new(model));
+    let report = simulate(&workload, &contender, &mut |observation, _, _| {
+        let is_open = observation.intake != Intake::Open;
+        opened += u32::from(is_open && !was_open);
+        was_open = is_open;
+    })
+    .report;
+    assert!(opened > 1, "it opens by chance, and closes again: {opened}");
+    assert_eq!((report.done + report.dead, report.left), (report.jobs, 0));
 }
 
 #[test]

@@ -23,7 +23,7 @@ use super::{
     wire::{self, FRAME_MAX, Wire, WireRuntime},
 };
 use crate::{
-    config::{BrokerSettings, BrokerUrl, TlsSettings},
+    config::{BrokerSettings, TlsSettings},
     queue::{QueueError, QueueErrorKind},
 };
 use tidegate_core::text::escaped_chain;
@@ -64,7 +64,9 @@ impl Address {
     pub(super) fn new(settings: &BrokerSettings) -> Result<Self, QueueError> {
         let urls = std::iter::once(&settings.url).chain(&settings.others);
         Ok(Self {
-            nodes: urls.map(parsed).collect::<Result<_, _>>()?,
+            nodes: urls
+                .map(|url| parsed(url.expose().trim()))
+                .collect::<Result<_, _>>()?,
             first: AtomicUsize::new(0),
             tls: settings.tls.clone(),
         })
@@ -218,9 +220,8 @@ fn name(uri: &AMQPUri) -> String {
     }
 }
 
-fn parsed(url: &BrokerUrl) -> Result<AMQPUri, QueueError> {
+fn parsed(text: &str) -> Result<AMQPUri, QueueError> {
     let unreadable = || QueueError::new(QueueErrorKind::Other, "read the broker's url");
-    let text = url.expose().trim();
     let mut uri: AMQPUri = text.parse().map_err(|_| unreadable())?;
     // The AMQP parser does not recognise an IPv6 address as a host, and would connect to localhost instead.
     let url = url::Url::parse(text).map_err(|_| unreadable())?;
@@ -312,6 +313,7 @@ impl Drop for ShutOnDrop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::BrokerUrl;
 
     fn address(url: &str) -> Result<Address, QueueError> {
         Address::new(&BrokerUrl::new(url).into())

@@ -76,6 +76,11 @@ impl SyntaxError {
                     .starts_with(['\n', '\r', '#'])
         });
         let has = |word: &str| message.contains(word);
+        // The rest of the line that a text swallows may have closed an array or a table in braces.
+        let start = error.span().map_or(0, |span| span.start);
+        let line = text.get(..start).unwrap_or_default();
+        let line = line.rsplit('\n').next().unwrap_or_default();
+        let swallows = has("string") && has("invalid") && line.contains(['[', '{']);
         let (found, fix) = match message.split_once(", expected ").unwrap_or((message, "")) {
             ("string values must be quoted", _) if is_at_the_end => (
                 "a key without a value",
@@ -106,9 +111,10 @@ impl SyntaxError {
         Self {
             found: found.to_owned(),
             fix,
-            is_within_brackets: ["array", "inline table", "key-value pairs", "multi-line"]
-                .into_iter()
-                .any(has),
+            is_within_brackets: swallows
+                || ["array", "inline table", "key-value pairs", "multi-line"]
+                    .into_iter()
+                    .any(has),
             is_of_a_header: has("table") && !has("inline table"),
         }
     }

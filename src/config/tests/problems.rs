@@ -67,7 +67,7 @@ fn a_mistake_of_syntax_is_one_problem_where_only_it_is_wrong() {
         ),
         (
             format!("[pools.a]\npolicy = {{ max = \"3 }}\n{runner}"),
-            "2:24: found a text that does not end, write \" at its end",
+            "2:22: found a text that does not end, write \" at its end",
         ),
         (
             "[pools.a.runner]\ncommand = [\"true\"\ntimeout = \"5m\"\n".to_owned(),

@@ -292,7 +292,7 @@ fn a_pool_with_a_target_drains_after_a_third_of_it_unless_the_file_says_when() {
         other.expect("it is there").pool.drain_after
     };
     for (target, seconds) in [("30s", 10), ("1s", 5), ("1h", 60)] {
-        let after = DrainAfter::After(Duration::from_secs(seconds));
+        let after = DrainAfter::ByArrivals(Duration::from_secs(seconds));
         assert_eq!(drain_after("", target), after, "{target}");
     }
     let two = DrainAfter::After(Duration::from_secs(2));

@@ -28,6 +28,8 @@ async fn lost_connections_are_made_again_on_the_next_node_and_stay_there() {
 
     first.set(Network::Cut);
     until_at(&driver, &second);
+    // Only connections that are up have a node.
+    until_connected(&driver).await;
     first.set(Network::Up);
     // A connection that is opened later is on the same node.
     driver.prepare_to_publish().await.expect("a channel");

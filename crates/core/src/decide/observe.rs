@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Allowance, Group, HeldBy, Moment, Timings};
+use super::{Allowance, Arrivals, Group, HeldBy, Moment, Timings};
 
 /// The facts at the start of a reconcile.
 #[derive(Debug, Clone, PartialEq)]
@@ -102,8 +102,33 @@ impl Intake {
 pub enum DrainAfter {
     /// After this time without a ready message or a delivery. Zero means at once.
     After(Duration),
+    /// After this time, or after [`DrainAfter::OFTEN_FACTOR`] times this time while messages come often: on average at
+    /// least one in twice this time. Then keeping a worker costs little, and stopping it would start it again soon.
+    ByArrivals(Duration),
     /// Never: the policy alone decides.
     Never,
+}
+
+impl DrainAfter {
+    /// How many times longer [`Self::ByArrivals`] waits while messages come often.
+    pub const OFTEN_FACTOR: u32 = 6;
+
+    /// The time at these arrivals. `None` is never.
+    pub fn at(self, arrivals: Option<Arrivals>) -> Option<Duration> {
+        match self {
+            Self::After(time) => Some(time),
+            Self::ByArrivals(time) => {
+                let in_twice = arrivals.map_or(0.0, |arrivals| arrivals.slow) * 2.0;
+                let is_often = in_twice * time.as_secs_f64() >= 1.0;
+                Some(if is_often {
+                    time * Self::OFTEN_FACTOR
+                } else {
+                    time
+                })
+            }
+            Self::Never => None,
+        }
+    }
 }
 
 impl Default for DrainAfter {

@@ -1,15 +1,16 @@
 //! Reconcile: from an observation and a census to a decision and a plan.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use crate::text::{counted, duration, form_for};
 
 use super::{
-    Bounds, Census, Counts, Decision, DrainAfter, Group, HeldBy, Inputs, Intake, Measured, Moment,
-    Observation, Orders, OwnPolicy, Plan, Policy, Probe, Reading, Recommendation, Rule, Scaling,
-    ScalingPolicy as _, Schedule, ScheduleState, ScheduledBounds, Situation, TermName,
+    Arrivals, Bounds, Census, Counts, Decision, DrainAfter, Group, HeldBy, Inputs, Intake,
+    Measured, Moment, Observation, Orders, OwnPolicy, Plan, Policy, Probe, Reading, Recommendation,
+    Rule, Scaling, ScalingPolicy as _, Schedule, ScheduleState, ScheduledBounds, Situation,
+    TermName,
     measure::ArrivalMeter,
     observe::CheckedProbe,
     plan::plan,
@@ -237,6 +238,11 @@ impl Reconciler {
         self.expected
     }
 
+    /// The arrivals of the whole queue, as of the last reading.
+    pub fn arrivals(&self) -> Option<Arrivals> {
+        self.arrivals.arrivals()
+    }
+
     /// The last trusted reading of the queue's depth.
     pub fn reading(&self) -> Option<Reading> {
         self.reading
@@ -310,9 +316,14 @@ impl Reconciler {
                 });
                 // Nobody can tell how many messages came where nobody counts those that went.
                 if !matches!(observation.held_by, HeldBy::Assumed { .. }) {
-                    let in_queue = ready.saturating_add(observation.held);
-                    self.arrivals
-                        .see(observation.at, in_queue, observation.gone);
+                    // Arrivals are those of the whole queue, as the policy is.
+                    let (held, gone) = match &observation.group {
+                        Some(group) => (group.held_by_others(), group.gone_elsewhere),
+                        None => (0, 0),
+                    };
+                    let in_queue = ready.saturating_add(observation.held).saturating_add(held);
+                    let gone = observation.gone.saturating_add(gone);
+                    self.arrivals.see(observation.at, in_queue, gone);
                 }
                 if *ready > 0 {
                     self.last_work = Some(observation.at);
@@ -341,6 +352,10 @@ impl Reconciler {
     ) -> Inputs {
         let ready = self.reading.map_or(0, |reading| reading.ready);
         let elsewhere = observation.group.as_ref().map_or(0, Group::held_by_others);
+        let waiting_elsewhere = observation
+            .group
+            .as_ref()
+            .map_or(0, Group::waiting_in_others);
         Inputs {
             ready,
             age: self.reading.map(|reading| observation.at.since(reading.at)),
@@ -354,7 +369,8 @@ impl Reconciler {
             behind: match observation.held_by {
                 HeldBy::Workers => observation
                     .held
-                    .saturating_sub(u64::from(observation.holders)),
+                    .saturating_sub(u64::from(observation.holders))
+                    .saturating_add(waiting_elsewhere),
                 // How a program spreads what it holds is its own matter.
                 HeldBy::Counted { .. } | HeldBy::Assumed { .. } => 0,
             },
@@ -507,9 +523,7 @@ impl Reconciler {
 
     /// Whether the queue is empty by the pool's rule. Returns the reason.
     fn empty(&self, inputs: &Inputs) -> Option<String> {
-        let DrainAfter::After(drain_after) = self.rules.drain_after else {
-            return None;
-        };
+        let drain_after = self.rules.drain_after.at(inputs.measured.arrivals)?;
         if inputs.ready > 0 {
             return None;
         }
@@ -521,6 +535,16 @@ impl Reconciler {
             )),
             Some(_) => None,
         }
+    }
+
+    /// How long an empty queue keeps its workers, if that is longer than usual because messages come often.
+    fn kept_waiting(&self, inputs: &Inputs) -> Option<Duration> {
+        let DrainAfter::ByArrivals(usual) = self.rules.drain_after else {
+            return None;
+        };
+        let drain_after = self.rules.drain_after.at(inputs.measured.arrivals)?;
+        let is_quiet = inputs.ready == 0 && inputs.held == 0;
+        (is_quiet && drain_after > usual).then_some(drain_after)
     }
 
     fn expect_by_policy(&mut self, observation: &Observation, inputs: &Inputs) -> Calculation {
@@ -573,7 +597,13 @@ impl Reconciler {
                 let by = by_schedule(inputs.schedule.as_ref(), policy.min_active, |bounds| {
                     bounds.min_active
                 });
-                format!("the floor while there is work{by}")
+                match self.kept_waiting(inputs) {
+                    Some(drain_after) => format!(
+                        "the floor until the queue has been empty for {}: messages come often{by}",
+                        duration(drain_after)
+                    ),
+                    None => format!("the floor while there is work{by}"),
+                }
             });
         }
         calculation.at_most(TermName::Max, policy.max, || {

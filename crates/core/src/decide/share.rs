@@ -78,6 +78,10 @@ pub struct Beat {
     /// The sender's numbers.
     #[serde(flatten)]
     pub numbers: MemberNumbers,
+    /// Jobs that the sender has removed from the queue since its start: done, moved to a retry queue, or dead-lettered.
+    /// Zero from a version that does not tell it.
+    #[serde(default)]
+    pub gone: u64,
     /// A hash of the sender's policy. It must be the same for all members.
     pub policy: u64,
     /// Whether the sender is leaving the group. It is forgotten at once.
@@ -127,6 +131,9 @@ pub struct Members {
     boot: u64,
     sequence: u64,
     policy: u64,
+    gone: u64,
+    /// Jobs that the others removed from the queue while this daemon heard them.
+    gone_elsewhere: u64,
     /// Own beats that did not come back yet, with the time at which they were sent.
     awaited: VecDeque<(u64, Moment)>,
     /// When the newest own beat that came back was sent. At first: when this daemon joined.
@@ -153,6 +160,8 @@ impl Members {
             boot,
             sequence: 0,
             policy,
+            gone: 0,
+            gone_elsewhere: 0,
             awaited: VecDeque::new(),
             echoed: now,
             others: BTreeMap::new(),
@@ -163,6 +172,11 @@ impl Members {
     /// Sets the hash of this daemon's policy.
     pub fn set_policy(&mut self, policy: u64) {
         self.policy = policy;
+    }
+
+    /// Sets how many jobs this daemon has removed from the queue since its start.
+    pub fn set_gone(&mut self, gone: u64) {
+        self.gone = gone;
     }
 
     /// The next beat, which is sent at `now`.
@@ -177,6 +191,7 @@ impl Members {
             boot: self.boot,
             sequence: self.sequence,
             numbers,
+            gone: self.gone,
             policy: self.policy,
             leaving: false,
         }
@@ -234,6 +249,11 @@ impl Members {
         if is_old {
             return Heard::Ignored;
         }
+        if !restarted {
+            // What a member removed before it was heard was never missing in the readings of this daemon.
+            let more = beat.gone.saturating_sub(known.beat.gone);
+            self.gone_elsewhere = self.gone_elsewhere.saturating_add(more);
+        }
         if beat.leaving {
             self.others.remove(&beat.member);
             self.changed = now;
@@ -242,6 +262,8 @@ impl Members {
         let same = known.beat
             == Beat {
                 sequence: known.beat.sequence,
+                // It changes no share.
+                gone: known.beat.gone,
                 ..beat.clone()
             };
         if restarted {
@@ -326,6 +348,7 @@ impl Members {
         Group {
             own: self.own.clone(),
             members,
+            gone_elsewhere: self.gone_elsewhere,
             settled,
             deaf,
             differing,
@@ -350,6 +373,10 @@ pub struct Group {
     pub own: MemberId,
     /// All members, this daemon included, sorted by name.
     pub members: Vec<Member>,
+    /// Jobs that the other members removed from the queue while this daemon heard them. With the own ones they say how
+    /// many messages arrive in the whole queue.
+    #[serde(default)]
+    pub gone_elsewhere: u64,
     /// Whether no member joined or left for a beat. Until then this daemon does not grow.
     pub settled: bool,
     /// Whether this daemon's own beats do not come back, so that it cannot know who is there.
@@ -363,6 +390,13 @@ impl Group {
     pub fn held_by_others(&self) -> u64 {
         self.others()
             .fold(0, |sum, member| sum.saturating_add(member.numbers.held))
+    }
+
+    /// Deliveries that wait behind the running jobs of the other members.
+    pub fn waiting_in_others(&self) -> u64 {
+        self.others().fold(0, |sum, Member { numbers, .. }| {
+            sum.saturating_add(numbers.held.saturating_sub(u64::from(numbers.busy)))
+        })
     }
 
     /// Workers of the other members that hold a delivery.

@@ -8,12 +8,15 @@
 //!
 //! With fewer than *needed*, messages are late. Above both, workers are idle. Between the two the pool keeps its size,
 //! so that random changes do not start and stop workers.
+//!
+//! If the target is many run times long and hardly anything waits, workers beyond the load itself go as well: the queue
+//! is the reserve. It grows slowly then, and long before a message is late, *needed* brings the workers back.
 
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::{Inputs, Recommendation, STUCK_AFTER, Spread};
+use super::{DrainAfter, Group, Inputs, Recommendation, STUCK_AFTER, Spread};
 use crate::text::{counted, form_for};
 
 /// How many jobs must have succeeded before the measured run time is used.
@@ -30,6 +33,12 @@ const LEAST_LEFT: f64 = 0.15;
 
 /// If the target is shorter than this many run times, there is no time to react to a backlog.
 const RUN_TIMES_TO_REACT: f64 = 5.0;
+
+/// If the target is longer than this many run times, workers need no spare time: messages can wait a little instead.
+const RUN_TIMES_OF_RESERVE: f64 = 10.0;
+
+/// Share of the target within which waiting is short, so that workers beyond the load may go.
+const SHORT: f64 = 0.2;
 
 /// Settings of the policy `target_wait`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,9 +68,10 @@ impl TargetWait {
     }
 
     /// How long a queue must be empty before all workers stop, if the configuration file does not set it: a third of
-    /// the target, from 5 s to a minute. So rare messages do not each start and stop a worker.
-    pub fn drain_after(&self) -> Duration {
-        (self.target / 3).clamp(Duration::from_secs(5), Duration::from_secs(60))
+    /// the target, from 5 s to a minute, and longer while messages come often.
+    pub fn drain_after(&self) -> DrainAfter {
+        let third = self.target / 3;
+        DrainAfter::ByArrivals(third.clamp(Duration::from_secs(5), Duration::from_secs(60)))
     }
 
     /// Workers for this queue, before any bound, and why.
@@ -105,16 +115,19 @@ impl TargetWait {
         let target = self.target.as_secs_f64();
         let start_up = inputs.measured.timings.start_up;
         let lead = start_up.map_or(0.0, |start_up| start_up.p95.as_secs_f64());
-        let (rate, growing) = match inputs.measured.arrivals {
-            Some(arrivals) => (arrivals.fast.max(arrivals.slow), arrivals.fast),
+        let (fast, slow) = match inputs.measured.arrivals {
+            Some(arrivals) => (arrivals.fast, arrivals.slow),
             None => (0.0, 0.0),
         };
+        let rate = fast.max(slow);
         let busy = rate * mean;
 
         // Messages that wait now, and those that will wait in addition when a worker that is started now is ready.
         let waiting = inputs.ready.saturating_add(inputs.behind);
-        let served = f64::from(inputs.holders) / mean.max(1e-9);
-        let more = (growing - served).max(0.0) * lead;
+        let elsewhere = inputs.group.as_ref().map_or(0, Group::busy_elsewhere);
+        let holders = inputs.holders.saturating_add(elsewhere);
+        let served = f64::from(holders) / mean.max(1e-9);
+        let more = (fast - served).max(0.0) * lead;
         let age = inputs.oldest.map_or(0.0, |oldest| oldest.as_secs_f64());
         let left = (target * PLANNED - lead - age).max(target * LEAST_LEFT);
         let backlog = (waiting as f64 + more) * mean / left;
@@ -129,7 +142,19 @@ impl TargetWait {
         let relaxed = busy / self.utilisation.share();
         let at_least = u64::from(inputs.demand > 0) as u32;
         let needed = whole(backlog.max(ready)).max(at_least);
-        let useful = whole(relaxed).max(needed);
+
+        // The lower average, so that workers go soon when fewer messages come. Rounded down: one worker too few lets
+        // the queue grow by less than one message each run time.
+        let spare = (RUN_TIMES_OF_RESERVE * mean / room - 1.0).clamp(0.0, 1.0);
+        let load = fast.min(slow) * mean;
+        let enough = load * (1.0 + spare * (1.0 / self.utilisation.share() - 1.0));
+        let wait = waiting as f64 * mean / f64::from(expected.max(1));
+        let is_short = wait.max(age) <= target * SHORT;
+        let useful = if is_short {
+            whole(relaxed).min((enough + 1e-6) as u32).max(needed)
+        } else {
+            whole(relaxed).max(needed)
+        };
         let workers = expected.clamp(needed, useful);
 
         let mut why = match inputs.measured.arrivals {
@@ -150,6 +175,9 @@ impl TargetWait {
         );
         if ready > backlog {
             why = format!("{why}; {ready:.1} so that a message finds a worker in time");
+        }
+        if is_short && useful > needed && useful < whole(relaxed) {
+            why = format!("{why}; while waiting is short, {useful} are enough");
         }
         if needed < workers && workers < useful {
             why = format!("{why}; between the two numbers the pool keeps its size");

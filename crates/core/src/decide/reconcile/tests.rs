@@ -1,6 +1,7 @@
 mod bounds;
 mod by_hand;
 mod deciding_term;
+mod properties;
 
 use proptest::prelude::*;
 

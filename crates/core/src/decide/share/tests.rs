@@ -16,6 +16,7 @@ fn beat(member: &str, boot: u64, sequence: u64) -> Beat {
         boot,
         sequence,
         numbers: numbers(10),
+        gone: 0,
         policy: 7,
         leaving: false,
     }
@@ -324,6 +325,7 @@ proptest! {
         let group = |own: &MemberId| Group {
             own: own.clone(),
             members: members.clone(),
+            gone_elsewhere: 0,
             settled: true,
             deaf: false,
             differing: Vec::new(),

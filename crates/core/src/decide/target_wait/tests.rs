@@ -38,11 +38,14 @@ fn asked(inputs: &Inputs, expected: u32) -> Recommendation {
 fn asks_for_no_fewer_than_the_backlog_needs_and_no_more_than_arrivals_keep_busy() {
     // (ready, held, age, rate, until now) -> workers.
     for (case, workers) in [
-        // The arrivals keep 12 workers busy, which is 80 % of 15.
-        ((0, 12, 0, 6.0, 40), 15),
-        ((0, 12, 0, 6.0, 15), 15),
-        // Between both numbers nothing changes.
-        ((10, 12, 1, 6.0, 13), 13),
+        // 12 workers' work a second, and nothing waits: 12 are enough.
+        ((0, 12, 0, 6.0, 40), 12),
+        ((10, 12, 1, 6.0, 13), 12),
+        ((0, 10, 0, 6.0, 10), 10),
+        // Messages wait: 80 % of 15 are busy with the arrivals. Between both numbers nothing changes.
+        ((60, 12, 7, 6.0, 40), 15),
+        ((60, 12, 7, 6.0, 15), 15),
+        ((60, 12, 7, 6.0, 13), 13),
         // 100 jobs of 2 s in the 24 s that are planned with.
         ((100, 0, 0, 0.0, 0), 9),
         // 12 s of them are over.

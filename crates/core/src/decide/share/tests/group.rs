@@ -19,6 +19,7 @@ struct Daemon {
     census: Census,
     /// For each busy worker, the steps until its job ends.
     jobs: BTreeMap<WorkerId, u64>,
+    finished: u64,
     last_beat: u64,
     up: bool,
 }
@@ -61,6 +62,7 @@ impl Daemon {
             reconciler: Reconciler::new(rules),
             census: Census::default(),
             jobs: BTreeMap::new(),
+            finished: 0,
             last_beat: 0,
             up: true,
         }
@@ -179,6 +181,7 @@ impl World {
             .map(|(id, _)| *id)
             .collect();
         self.finished += ended.len() as u64;
+        daemon.finished += ended.len() as u64;
         for id in &ended {
             daemon.jobs.remove(id);
         }
@@ -228,7 +231,7 @@ impl World {
             held: own.held,
             holders: own.busy,
             last_taken: Some(now(step)),
-            gone: self.finished,
+            gone: daemon.finished,
             oldest: None,
             timings: Timings::default(),
             intake: Intake::Open,
@@ -253,8 +256,10 @@ impl World {
 
     fn send(&mut self, n: usize) {
         self.daemons[n].last_beat = self.step;
-        let numbers = self.daemons[n].numbers();
-        let beat = self.daemons[n].members.next_beat(now(self.step), numbers);
+        let daemon = &mut self.daemons[n];
+        let numbers = daemon.numbers();
+        daemon.members.set_gone(daemon.finished);
+        let beat = daemon.members.next_beat(now(self.step), numbers);
         for to in 0..self.daemons.len() {
             if self.hears(n, to) {
                 self.under_way
@@ -317,6 +322,36 @@ fn daemons_that_cannot_hear_each_other_take_the_whole_each_and_share_again_later
     world.cut.clear();
     world.run(5);
     assert_eq!((world.expected(), world.workers()), (12, 12));
+}
+
+#[test]
+fn each_daemon_measures_the_arrivals_of_the_whole_queue() {
+    // Jobs of 2 s, 5 of them a second, and 12 workers.
+    let mut world = World::new(3, 8, 1);
+    world.ready = 0;
+    let arrive = |world: &mut World, seconds: u64| {
+        for step in 0..seconds * 1000 / STEP {
+            world.ready += if step % 4 == 0 { 5 } else { 0 };
+            world.advance();
+        }
+    };
+    arrive(&mut world, 120);
+    let rates = |world: &World| -> Vec<f64> {
+        let up = world.daemons.iter().filter(|daemon| daemon.up);
+        let rates = up.map(|daemon| daemon.reconciler.arrivals().map_or(0.0, |rate| rate.slow));
+        rates.collect()
+    };
+    for rate in rates(&world) {
+        assert!((4.5..5.5).contains(&rate), "{:?}", rates(&world));
+    }
+    // One that leaves, and one that comes, change nothing about what arrives.
+    world.kill(1);
+    arrive(&mut world, 60);
+    world.start(1);
+    arrive(&mut world, 60);
+    for rate in rates(&world) {
+        assert!((4.3..5.7).contains(&rate), "{:?}", rates(&world));
+    }
 }
 
 #[test]
