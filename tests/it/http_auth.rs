@@ -71,7 +71,7 @@ fn a_change_needs_the_token_and_a_wrong_token_is_refused() {
     }
     let answer = pause(&daemon, &[HOST, READ]);
     assert_eq!(answer.status, 403, "{answer:?}");
-    assert!(answer.body.contains("for reading alone"), "{answer:?}");
+    assert!(answer.body.contains("allows only reading"), "{answer:?}");
     assert_ne!(daemon.pool("jobs")["state"], "paused");
     let said = daemon.said();
     assert!(!said.contains("s3cret") && !said.contains("l00k"), "{said}");
