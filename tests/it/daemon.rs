@@ -483,7 +483,7 @@ fn checks_the_broker_without_touching_it() {
     let (code, out, err) = check(&broker_url());
     assert_eq!(code, Some(0), "{out}{err}");
     assert!(out.contains(": RabbitMQ "), "{out}");
-    let ready = format!("queue {} is there, with 1 messages ready", there.name());
+    let ready = format!("queue {} is there, with 1 message ready", there.name());
     assert!(out.contains(&ready), "{out}");
     let waits = format!("warning: pool more: queue {} is not there", missing.name());
     assert!(out.contains(&waits), "{out}");

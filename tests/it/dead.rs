@@ -288,7 +288,7 @@ async fn a_dead_letter_queue_that_may_drop_messages_is_a_warning_and_only_once()
     assert_eq!(warning["level"], "WARN", "{warning}");
     let said = daemon.said();
     assert!(
-        said.contains("it drops its oldest message for a new one beyond 1 messages (x-max-length)"),
+        said.contains("it drops its oldest message for a new one beyond 1 message (x-max-length)"),
         "{said}"
     );
     assert_eq!(said.matches("and loses letters").count(), 1, "{said}");
