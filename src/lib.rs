@@ -407,7 +407,7 @@
 //! clock, an hour of backoff takes no time.
 //!
 //! ```
-//! # // The attribute of a test, for want of a test harness here:
+//! # // This example has no test harness, so it has an attribute of its own:
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() {
 //! # a_mail_is_tried_again_until_the_server_answers().await;

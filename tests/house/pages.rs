@@ -4,6 +4,20 @@ use std::{fs, path::Path};
 
 const PAGES: [&str; 2] = ["ARCHITECTURE.md", "CONTRIBUTING.md"];
 
+/// All pages for people, by their paths.
+fn all_pages() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec!["README.md".to_owned(), "SECURITY.md".to_owned()];
+    pages.extend(PAGES.map(str::to_owned));
+    for folder in ["docs", "docs/decisions"] {
+        let files = fs::read_dir(root.join(folder)).expect("a folder of pages");
+        let names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
+        let pages_of = names.filter(|name| name.ends_with(".md"));
+        pages.extend(pages_of.map(|name| format!("{folder}/{name}")));
+    }
+    pages
+}
+
 fn read(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     fs::read_to_string(path).expect("the page is there")
@@ -42,7 +56,10 @@ fn paths(page: &str) -> Vec<String> {
 fn links(page: &str) -> Vec<&str> {
     let targets = page.split("](").skip(1);
     let targets = targets.filter_map(|rest| rest.split(')').next());
-    targets.filter(|target| !target.contains("://")).collect()
+    let images = page.split("src=\"").skip(1);
+    let images = images.filter_map(|rest| rest.split('"').next());
+    let all = targets.chain(images);
+    all.filter(|target| !target.contains("://")).collect()
 }
 
 /// The anchor that a heading has on a page.
@@ -81,15 +98,35 @@ fn every_file_that_a_page_names_exists() {
 }
 
 #[test]
+fn the_readme_has_the_two_commands_on_lines_of_their_own() {
+    let page = read("README.md");
+    for command in [
+        "scripts/with-broker cargo run --release -- demo",
+        "scripts/with-broker cargo test",
+    ] {
+        let stands = page
+            .lines()
+            .filter_map(|line| line.split(" #").next())
+            .any(|line| line.trim_end() == command);
+        assert!(stands, "{command}");
+    }
+}
+
+#[test]
 fn every_link_of_a_page_has_an_existing_target() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut broken = Vec::new();
-    for page in PAGES {
-        let text = read(page);
+    for page in all_pages() {
+        let text = read(&page);
+        let folder = Path::new(&page).parent().expect("a page has a folder");
         for link in links(&text) {
             let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let file = match file {
+                "" => page.clone(),
+                file => folder.join(file).to_string_lossy().into_owned(),
+            };
             let leads =
-                root.join(file).exists() && (heading.is_empty() || has_heading(file, heading));
+                root.join(&file).exists() && (heading.is_empty() || has_heading(&file, heading));
             if !leads {
                 broken.push(format!("{page}: {link}"));
             }

@@ -1,7 +1,7 @@
 //! The worker that is a program: a runner that consumes the queue itself, from its start to its end.
 //!
-//! The pool opens no consumer for it, and settles nothing. To be told to leave means its stop signal. How long it takes after
-//! that is its own matter, until a deadline of the pool or of its kind passes.
+//! The pool opens no consumer for it, and settles nothing. To be told to leave means its stop signal. After
+//! that the program decides how long it takes, until a deadline of the pool or of its kind passes.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 

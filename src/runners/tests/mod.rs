@@ -7,7 +7,9 @@ use std::{path::Path, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 use self::count::Count;
-use super::{KINDS, RunnerKind, RunnerSettings, container, exec, facts::SHARED_KEYS, warm};
+use super::{
+    KINDS, RunnerKind, RunnerSettings, consumer, container, exec, facts::SHARED_KEYS, warm,
+};
 use crate::{
     adapters::memory::MemoryBroker,
     config::{Loaded, Problems, Surroundings, parse_with},
@@ -17,7 +19,13 @@ use crate::{
 };
 
 /// The registry with one more kind.
-static WITH_COUNT: [&RunnerKind; 4] = [&exec::KIND, &warm::KIND, &container::KIND, &count::KIND];
+static WITH_COUNT: [&RunnerKind; 5] = [
+    &exec::KIND,
+    &warm::KIND,
+    &container::KIND,
+    &consumer::KIND,
+    &count::KIND,
+];
 
 fn read(kinds: &[&'static RunnerKind], text: &str) -> (Loaded, Vec<String>) {
     let nothing = |_: &Path| Err(std::io::ErrorKind::NotFound.into());

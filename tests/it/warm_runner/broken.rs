@@ -125,7 +125,7 @@ async fn a_long_stray_line_is_cut() {
     let start = "x".repeat(200);
     assert_eq!(
         told,
-        format!("its runner wrote a stray line to standard output: `{start}` and 4800 bytes more")
+        format!("its runner wrote a stray line to standard output: `{start}` and 4800 more bytes")
     );
 }
 

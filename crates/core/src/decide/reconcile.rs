@@ -371,7 +371,7 @@ impl Reconciler {
                     .held
                     .saturating_sub(u64::from(observation.holders))
                     .saturating_add(waiting_elsewhere),
-                // How a program spreads what it holds is its own matter.
+                // A program decides by itself how it spreads the messages that it holds.
                 HeldBy::Counted { .. } | HeldBy::Assumed { .. } => 0,
             },
             demand: ready

@@ -246,7 +246,7 @@ pub(in crate::cli) fn of_permissions(permissions: &Permissions) -> (Severity, St
     for (pattern, what) in [
         (
             read,
-            "read: it may not consume, nor look at dead and retry queues",
+            "read: it may not consume, or read dead and retry queues",
         ),
         (
             write,

@@ -110,7 +110,7 @@ async fn change(
 ) -> Response {
     let query = match query(uri) {
         Ok(query) => query,
-        Err(what) => return error(StatusCode::BAD_REQUEST, &what),
+        Err((status, what)) => return error(status, &what),
     };
     let (Some(status), Ok(settings)) = (api.supervisor.pool(name), api.supervisor.settings(name))
     else {
@@ -307,14 +307,17 @@ struct Asked {
     given: Given,
 }
 
-/// Reads the query. The error says what is wrong.
-fn query(uri: &Uri) -> Result<Query, String> {
+/// Reads the query. The error is the answer's status, and says what is wrong.
+fn query(uri: &Uri) -> Result<Query, (StatusCode, String)> {
     let mut is_trial = false;
     let mut on_recording = None;
     let mut given = Given::default();
     let text = uri.query().unwrap_or_default();
     for (key, value) in url::form_urlencoded::parse(text.as_bytes()) {
-        let wrong = |what: &str| format!("the query may not have {key}={value}: {what}");
+        let text = |what: &str| format!("the query may not have {key}={value}: {what}");
+        let wrong = |what| (StatusCode::BAD_REQUEST, text(what));
+        // Any text has the form that the API's description states.
+        let unusable = |what| (StatusCode::UNPROCESSABLE_ENTITY, text(what));
         let yes_or_no = || match &*value {
             "true" => Ok(true),
             "false" => Ok(false),
@@ -327,19 +330,20 @@ fn query(uri: &Uri) -> Result<Query, String> {
             "service" => {
                 let named = ServiceTimes::named(&value).and_then(Result::ok);
                 let times =
-                    named.ok_or_else(|| wrong("write exp:2s, fixed:2s or lognormal:2s,4s"))?;
+                    named.ok_or_else(|| unusable("write exp:2s, fixed:2s or lognormal:2s,4s"))?;
                 given.service = Some((value.into_owned(), times));
             }
             "target" => {
                 let target =
-                    parse_duration(&value).ok_or_else(|| wrong("write a time such as 30s"))?;
+                    parse_duration(&value).ok_or_else(|| unusable("write a time such as 30s"))?;
                 given.target = Some(target);
             }
             _ => return Err(wrong("it may have dry_run, recording, service and target")),
         }
     }
     if !is_trial && (on_recording.is_some() || given != Given::default()) {
-        return Err("the query has keys of a dry run: add dry_run=true".to_owned());
+        let what = "the query has keys of a dry run: add dry_run=true";
+        return Err((StatusCode::BAD_REQUEST, what.to_owned()));
     }
     Ok(Query {
         trial: is_trial.then_some(Asked {
@@ -418,14 +422,20 @@ mod tests {
         let given = given.unwrap().unwrap().given;
         assert_eq!(given.target.map(|target| target.as_secs()), Some(90));
         assert_eq!(given.service.unwrap().0, "lognormal:2s,4s");
-        for uri in [
-            "/p?dryrun=true",
-            "/p?dry_run=maybe",
-            "/p?recording=false",
-            "/p?dry_run=true&service=gamma:2s",
-            "/p?dry_run=true&target=soon",
+        for (uri, status) in [
+            ("/p?dryrun=true", StatusCode::BAD_REQUEST),
+            ("/p?dry_run=maybe", StatusCode::BAD_REQUEST),
+            ("/p?recording=false", StatusCode::BAD_REQUEST),
+            (
+                "/p?dry_run=true&service=gamma:2s",
+                StatusCode::UNPROCESSABLE_ENTITY,
+            ),
+            (
+                "/p?dry_run=true&target=soon",
+                StatusCode::UNPROCESSABLE_ENTITY,
+            ),
         ] {
-            assert!(asked(uri).is_err(), "{uri}");
+            assert_eq!(asked(uri).unwrap_err().0, status, "{uri}");
         }
     }
 }

@@ -31,7 +31,7 @@ const KEYS: usize = 64;
 /// Shows the pools until the person at the terminal has seen enough.
 ///
 /// # Errors
-/// The terminal cannot be used: standard output is none, or it fails.
+/// The terminal cannot be used: standard output is not a terminal, or it fails.
 pub(crate) async fn run(source: impl Source, color: bool) -> std::io::Result<()> {
     let mut terminal = Terminal::open()?;
     let (keys, mut typed) = mpsc::channel(KEYS);
