@@ -35,8 +35,9 @@ async function serve(handle) {
       else console.error(error), say({ outcome: "failed", error: String(error) });
     }
   };
-  const concurrency = Number(process.env.TIDEGATE_CONCURRENCY);
-  fs.writeSync(answers, JSON.stringify({ ready: true, protocol: 2, concurrency }) + "\n");
+  const concurrency = Number(process.env.TIDEGATE_CONCURRENCY ?? 1);
+  const ready = concurrency > 1 ? { protocol: 2, concurrency } : { protocol: 1 };
+  fs.writeSync(answers, JSON.stringify({ ready: true, ...ready }) + "\n");
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const job = JSON.parse(line);
     if (job.stop) running.get(job.slot)?.abort();

@@ -28,6 +28,7 @@ trials! {
         an_answer_to_another_job_breaks_the_protocol,
         a_program_of_version_one_has_one_job_at_a_time,
         a_process_may_report_fewer_slots_than_allowed,
+        the_shim_of_several_jobs_also_serves_a_pool_of_one_at_a_time,
     ],
     tasks(Need::Interpreter("node")): [
         node_has_several_jobs_at_a_time_and_stops_one,
@@ -178,9 +179,10 @@ async fn a_crash_fails_the_jobs_of_its_process_and_no_others() {
     let [crashing, neighbour, other] = &mut runners[..] else {
         panic!("three runners");
     };
-    let (crashing, neighbour, other) = tokio::join!(
-        run(&mut **crashing, "crash"),
+    // The process reads the neighbour's job first, so it has begun that job when it ends.
+    let (neighbour, crashing, other) = tokio::join!(
         run(&mut **neighbour, "wait"),
+        run(&mut **crashing, "crash"),
         run(&mut **other, "pid")
     );
     for report in [crashing, neighbour] {
@@ -320,6 +322,13 @@ async fn a_process_may_report_fewer_slots_than_allowed() {
     let mut runners = slots.several(2).await;
     let (first, second) = (pid(&mut *runners[0]).await, pid(&mut *runners[1]).await);
     assert_ne!(first, second);
+}
+
+async fn the_shim_of_several_jobs_also_serves_a_pool_of_one_at_a_time() {
+    let mut slots = Slots::new(settings(WORKER, 1));
+    let mut runner = slots.one().await;
+    let first = pid(&mut *runner).await;
+    assert_eq!(pid(&mut *runner).await, first);
 }
 
 async fn node_has_several_jobs_at_a_time_and_stops_one() {

@@ -12,7 +12,7 @@ use super::{
     request::{Answer, ResultRequest},
 };
 use crate::{
-    decide::{Phase, ReconcileResult, Reconciler, Rules},
+    decide::{Order, OrderRefused, Phase, PolicyKind, ReconcileResult, Reconciler, Rules},
     run::{
         FlushMode, PoolSpec, fleet::IdleRunner, shared::ProgramsHeld, steering::Steering,
         worker_state::WorkerStopReason,
@@ -27,6 +27,12 @@ impl Pool {
         let closes = order.closes_intake();
         let reason = order.act().as_str();
         let settings = self.shared.settings();
+        if self.shared.fleet.consumes() && sets_target_wait(&order) {
+            let why = "how long messages wait and run is not seen where programs consume the queue themselves: use backlog, \
+                       steps or fixed";
+            let _ = answer.send(Err(OrderRefused::Policy(why)));
+            return PoolAction::Nothing;
+        }
         let changed = match self.shared.orders.apply(order, by, &settings) {
             Ok(changed) => changed,
             Err(refused) => {
@@ -150,5 +156,12 @@ impl Pool {
             (Some(old), Some(new)) => Some(old.min(new)),
             (old, new) => old.or(new),
         };
+    }
+}
+
+fn sets_target_wait(order: &Order) -> bool {
+    match order {
+        Order::SetPolicy(set) => matches!(set.policy.kind, PolicyKind::TargetWait(_)),
+        _ => false,
     }
 }

@@ -20,6 +20,7 @@ use crate::{
         events::Event,
         group::numbers_with,
         metrics::ReconcileOutcome,
+        policy_hash::policy_hash,
         pool_state::state_of,
         shared::{HeldCounts, LastReconcile},
         worker_state::{WorkerState, WorkerStopReason},
@@ -121,9 +122,11 @@ impl Pool {
             oldest: shared.stats.recent.oldest(now),
             timings: shared.stats.recent.timings(now, held.held),
             intake: shared.intake(),
-            group: shared
-                .group
-                .group(now, || numbers_with(shared, &counts, &held)),
+            group: shared.group.group(
+                now,
+                || policy_hash(&shared.settings(), &shared.orders.lock()),
+                || numbers_with(shared, &counts, &held),
+            ),
             allowance: shared.budget.allowance(&shared.name),
             pressure: shared.pressure.borrow().clone(),
         };

@@ -38,19 +38,23 @@ impl PoolGroup {
         self.ending.cancel();
     }
 
-    /// The group at `now`, with the pool's own numbers. `None` if the pool does not share its queue: then it needs no
+    /// The group at `now`, with the pool's own policy and numbers. `None` if the pool does not share its queue: then it needs no
     /// numbers.
     pub(crate) fn group(
         &self,
         now: Moment,
+        policy: impl FnOnce() -> u64,
         numbers: impl FnOnce() -> MemberNumbers,
     ) -> Option<Group> {
         if self.members().is_none() {
             return None;
         }
         // Read before the lock is taken, because it takes other locks.
-        let numbers = numbers();
-        Some(self.members().as_ref()?.group(now, numbers))
+        let (policy, numbers) = (policy(), numbers());
+        let mut members = self.members();
+        let members = members.as_mut()?;
+        members.set_policy(policy);
+        Some(members.group(now, numbers))
     }
 
     /// Why the group cannot be heard, in one line.

@@ -113,7 +113,7 @@ fn a_new_kinds_keys_are_known_to_every_pool() {
         ),
         (
             fixes(&WITH_COUNT, "kind = \"cuont\""),
-            "kind: write \"exec\", \"warm\", \"container\" or \"count\"",
+            "kind: write \"exec\", \"warm\", \"container\", \"consumer\" or \"count\"",
         ),
     ];
     for (found, expected) in table {

@@ -189,6 +189,11 @@ impl Reconciler {
             .no_shrink
             .as_ref()
             .map(|_| self.floor.unwrap_or(self.expected));
+        if self.whole.is_some() && self.orders.policy != orders.policy {
+            // The others count with their own policy. What this one recommended before must not become growth later.
+            self.stabiliser.clear();
+            self.whole = None;
+        }
         self.orders = orders;
         self.refresh_policy(ScheduledBounds::default());
     }

@@ -97,8 +97,16 @@ fn draw_list(frame: &mut Frame<'_>, area: Rect, state: &ScreenState) {
         area.width
             .saturating_sub(columns.iter().sum::<u16>() + gaps)
     };
+    let fits = |columns: &[u16]| {
+        let gaps = u16::try_from(columns.len()).unwrap_or(0);
+        columns.iter().sum::<u16>() + gaps <= area.width + 1
+    };
+    while columns.len() > 1 && !fits(&columns) {
+        columns.pop();
+    }
+    let is_whole = columns.len() == 7;
     let trend = room(&columns).min(SPARK);
-    if trend >= MIN_SPARK {
+    if is_whole && trend >= MIN_SPARK {
         columns.push(trend);
         let totals = [9, 7, 6];
         if room(&columns) >= totals.iter().sum::<u16>() + 2 {
