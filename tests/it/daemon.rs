@@ -485,7 +485,10 @@ fn checks_the_broker_without_touching_it() {
     assert!(out.contains(": RabbitMQ "), "{out}");
     let ready = format!("queue {} is there, with 1 message ready", there.name());
     assert!(out.contains(&ready), "{out}");
-    let waits = format!("warning: pool more: queue {} is not there", missing.name());
+    let waits = format!(
+        "warning: pool more: queue {} does not exist",
+        missing.name()
+    );
     assert!(out.contains(&waits), "{out}");
     assert!(
         out.contains("not seen: the node's consumer timeout"),

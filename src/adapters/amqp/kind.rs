@@ -28,6 +28,7 @@ use crate::{
     decide::QueueName,
     queue::{QueueError, QueueErrorKind},
 };
+use tidegate_core::text::noun_for;
 
 /// A type that no broker has.
 const IMPOSSIBLE: &str = "tidegate-look";
@@ -69,11 +70,9 @@ impl QueueFacts {
         let mut losses = Vec::new();
         if !self.arguments.contains_key("x-dead-letter-exchange") {
             let drops_head = argument("x-overflow").is_none_or(|how| how == "drop-head");
-            for (name, unit) in [
-                ("x-max-length", "messages"),
-                ("x-max-length-bytes", "bytes"),
-            ] {
+            for (name, unit) in [("x-max-length", "message"), ("x-max-length-bytes", "byte")] {
                 if let Some(most) = argument(name).filter(|_| drops_head) {
+                    let unit = noun_for(most.parse::<u64>().unwrap_or(0), unit);
                     losses.push(format!(
                         "drops its oldest message for a new one beyond {most} {unit} ({name})"
                     ));

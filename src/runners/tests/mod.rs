@@ -88,7 +88,7 @@ fn a_new_kinds_keys_are_known_to_every_pool() {
         // Those of others.
         (
             count("command = [\"true\"]"),
-            "command: remove it, or write kind = \"exec\" or \"warm\" or \"container\": it has no effect for \"count\"",
+            "command: remove it, or write kind = \"exec\" or \"warm\" or \"container\" or \"consumer\": it has no effect for \"count\"",
         ),
         (
             count("kill_grace = \"1s\""),
@@ -96,7 +96,7 @@ fn a_new_kinds_keys_are_known_to_every_pool() {
         ),
         (
             count("stop_timeout = \"1s\""),
-            "stop_timeout: remove it, or write kind = \"container\": it has no effect for \"count\"",
+            "stop_timeout: remove it, or write kind = \"container\" or \"consumer\": it has no effect for \"count\"",
         ),
         (
             count("max_jobs = 1"),
