@@ -29,6 +29,7 @@ trials! {
         a_program_of_version_one_has_one_job_at_a_time,
         a_process_may_report_fewer_slots_than_allowed,
         the_shim_of_several_jobs_also_serves_a_pool_of_one_at_a_time,
+        an_answer_counts_if_its_process_ends_right_after_it,
     ],
     tasks(Need::Interpreter("node")): [
         node_has_several_jobs_at_a_time_and_stops_one,
@@ -322,6 +323,23 @@ async fn a_process_may_report_fewer_slots_than_allowed() {
     let mut runners = slots.several(2).await;
     let (first, second) = (pid(&mut *runners[0]).await, pid(&mut *runners[1]).await);
     assert_ne!(first, second);
+}
+
+async fn an_answer_counts_if_its_process_ends_right_after_it() {
+    let script = "
+import json, os, sys
+os.write(1, b'{\"ready\": true, \"protocol\": 2, \"concurrency\": 2}\\n')
+slot = json.loads(sys.stdin.readline())['slot']
+os.write(1, b'{\"id\": \"job\", \"slot\": %d, \"outcome\": \"done\"}\\n' % slot)
+os._exit(0)
+";
+    // Whether the end or the answer is seen first is a matter of chance.
+    for _ in 0..40 {
+        let mut slots = Slots::new(settings(script, 2));
+        let mut runner = slots.one().await;
+        let report = run(&mut *runner, "").await;
+        assert!(matches!(report.end, JobEnd::Done { .. }), "{report:?}");
+    }
 }
 
 async fn the_shim_of_several_jobs_also_serves_a_pool_of_one_at_a_time() {

@@ -128,9 +128,12 @@ fn counted(
 ) -> ProgramsHeld {
     let now = shared.now();
     // The broker renews the numbers of channels and of queues at different times.
-    let of_channels = seen.consumers.iter().map(|one| one.unacknowledged).sum();
+    let of_channels = seen
+        .consumers
+        .iter()
+        .fold(0_u64, |sum, one| sum.saturating_add(one.unacknowledged));
     let all = seen.unacknowledged.max(of_channels);
-    let (mut located, mut holders, mut leaving) = (all == 0, 0, 0);
+    let (mut located, mut holders, mut leaving) = (all == 0, 0_u32, 0_u64);
     for worker in shared.roster.workers().values() {
         let own = worker.program_id().and_then(|id| sockets.get(&id));
         let own = own.map_or(&[][..], Vec::as_slice);
@@ -138,12 +141,12 @@ fn counted(
         for consumer in &seen.consumers {
             if own.contains(&consumer.address) {
                 located = true;
-                held += consumer.unacknowledged;
+                held = held.saturating_add(consumer.unacknowledged);
             }
         }
         worker.set_program_holds(u32::try_from(held).unwrap_or(u32::MAX));
         match worker.snapshot().phase {
-            Phase::Draining => leaving += held,
+            Phase::Draining => leaving = leaving.saturating_add(held),
             _ => holders += u32::from(held > 0),
         }
     }
@@ -168,7 +171,9 @@ fn counted(
         asked: Some(now),
         delivered: seen.delivered.or(before.delivered),
         acknowledged: seen.acknowledged.or(before.acknowledged),
-        gone: before.gone + more(seen.acknowledged, before.acknowledged),
+        gone: before
+            .gone
+            .saturating_add(more(seen.acknowledged, before.acknowledged)),
     }
 }
 

@@ -114,10 +114,7 @@ async fn of_nodes(broker: &BrokerSettings) -> Vec<Finding> {
             Err(error) => findings.push(Finding {
                 severity: Severity::Warning,
                 pool: None,
-                what: format!(
-                    "the node {url} cannot be used: failed to {}",
-                    escaped_chain(&error)
-                ),
+                what: format!("the node {url} cannot be used: {}", escaped_chain(&error)),
             }),
         }
     }

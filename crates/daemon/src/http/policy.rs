@@ -1,5 +1,7 @@
 //! A pool's policy: shows the origin of each key, and sets keys by hand with the same rules as `check`.
 
+use std::collections::BTreeSet;
+
 use axum::{
     Extension, Json,
     extract::{Path, State},
@@ -312,6 +314,7 @@ fn query(uri: &Uri) -> Result<Query, (StatusCode, String)> {
     let mut is_trial = false;
     let mut on_recording = None;
     let mut given = Given::default();
+    let mut keys = BTreeSet::new();
     let text = uri.query().unwrap_or_default();
     for (key, value) in url::form_urlencoded::parse(text.as_bytes()) {
         let text = |what: &str| format!("the query may not have {key}={value}: {what}");
@@ -323,6 +326,9 @@ fn query(uri: &Uri) -> Result<Query, (StatusCode, String)> {
             "false" => Ok(false),
             _ => Err(wrong("write true or false")),
         };
+        if !keys.insert(key.clone()) {
+            return Err(wrong("write each key once"));
+        }
         match &*key {
             "dry_run" if value.is_empty() => is_trial = true,
             "dry_run" => is_trial = yes_or_no()?,
@@ -425,6 +431,7 @@ mod tests {
         for (uri, status) in [
             ("/p?dryrun=true", StatusCode::BAD_REQUEST),
             ("/p?dry_run=maybe", StatusCode::BAD_REQUEST),
+            ("/p?dry_run=true&dry_run=false", StatusCode::BAD_REQUEST),
             ("/p?recording=false", StatusCode::BAD_REQUEST),
             (
                 "/p?dry_run=true&service=gamma:2s",

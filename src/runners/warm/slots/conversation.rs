@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::{
     io::AsyncWriteExt,
     sync::{mpsc, oneshot, watch},
+    time::timeout,
 };
 
 use super::super::{
@@ -13,7 +14,7 @@ use super::super::{
     link::{End, Link, StopMode, cut, unasked},
     protocol::{self, RunnerAnswer, RunnerMessage},
 };
-use crate::{decide::JobId, escape::Quoted};
+use crate::{decide::JobId, escape::Quoted, runners::process::LINGER};
 
 /// An order of a slot to the process.
 #[derive(Debug)]
@@ -96,6 +97,7 @@ pub(super) async fn converse(
     };
     let reason = conversation.run().await;
     lost.send_replace(true);
+    let reason = conversation.last_words(reason).await;
     conversation.conclude(reason, time_limit).await;
 }
 
@@ -113,6 +115,19 @@ struct Conversation {
 }
 
 impl Conversation {
+    /// Reads the answers that a process wrote before it ended. They count.
+    async fn last_words(&mut self, reason: Reason) -> Reason {
+        if !matches!(reason, Reason::Ended | Reason::Closed(_)) {
+            return reason;
+        }
+        while let Ok(Ok(line)) = timeout(LINGER, self.link.lines.next()).await {
+            if let Err(problem) = self.hear(&line) {
+                return Reason::Broke(problem);
+            }
+        }
+        reason
+    }
+
     async fn run(&mut self) -> Reason {
         let mut log_is_open = true;
         loop {

@@ -22,19 +22,21 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 /// Gives out the slots of processes.
 #[derive(Debug, Default)]
 pub(in crate::runners::warm) struct Processes {
-    state: Mutex<State>,
+    state: Mutex<ProcessList>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ProcessList {
     running: Vec<Weak<SharedProcess>>,
     starting: Vec<Arc<Starting>>,
+    /// How many jobs the last process took at a time. `None` before the first.
+    known: Option<u32>,
 }
 
 /// A process that is being started. Its first slot is for its starter; the others may be reserved.
 #[derive(Debug)]
 struct Starting {
-    unpromised: Mutex<u32>,
+    unreserved: Mutex<u32>,
     /// `None` until it has started, or failed with this text.
     result: watch::Sender<Option<Result<(), String>>>,
 }
@@ -126,6 +128,7 @@ impl Processes {
                 return Err(error);
             }
         };
+        self.state().known = Some(link.slots.unwrap_or(1));
         let Some(slots) = link.slots else {
             return Ok(Taken::Single(link));
         };
@@ -152,23 +155,23 @@ impl Processes {
             return SlotSearch::Slot(held);
         }
         let promised = state.starting.iter().find(|starting| {
-            let mut unpromised = starting.unpromised();
-            let is_free = *unpromised > 0;
-            *unpromised = unpromised.saturating_sub(1);
+            let mut unreserved = starting.unreserved();
+            let is_free = *unreserved > 0;
+            *unreserved = unreserved.saturating_sub(1);
             is_free
         });
         if let Some(starting) = promised {
             return SlotSearch::Starting(Arc::clone(starting));
         }
         let starting = Arc::new(Starting {
-            unpromised: Mutex::new(concurrency - 1),
+            unreserved: Mutex::new(state.known.unwrap_or(concurrency).min(concurrency) - 1),
             result: watch::Sender::new(None),
         });
         state.starting.push(Arc::clone(&starting));
         SlotSearch::Nothing(starting)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ProcessList> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -182,8 +185,8 @@ enum SlotSearch {
 }
 
 impl Starting {
-    fn unpromised(&self) -> MutexGuard<'_, u32> {
-        self.unpromised
+    fn unreserved(&self) -> MutexGuard<'_, u32> {
+        self.unreserved
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
