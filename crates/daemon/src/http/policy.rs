@@ -349,7 +349,7 @@ fn query(uri: &Uri) -> Result<Query, (StatusCode, String)> {
     }
     if !is_trial && (on_recording.is_some() || given != Given::default()) {
         let what = "the query has keys of a dry run: add dry_run=true";
-        return Err((StatusCode::BAD_REQUEST, what.to_owned()));
+        return Err((StatusCode::UNPROCESSABLE_ENTITY, what.to_owned()));
     }
     Ok(Query {
         trial: is_trial.then_some(Asked {
@@ -432,7 +432,7 @@ mod tests {
             ("/p?dryrun=true", StatusCode::BAD_REQUEST),
             ("/p?dry_run=maybe", StatusCode::BAD_REQUEST),
             ("/p?dry_run=true&dry_run=false", StatusCode::BAD_REQUEST),
-            ("/p?recording=false", StatusCode::BAD_REQUEST),
+            ("/p?recording=false", StatusCode::UNPROCESSABLE_ENTITY),
             (
                 "/p?dry_run=true&service=gamma:2s",
                 StatusCode::UNPROCESSABLE_ENTITY,
