@@ -358,7 +358,8 @@ async fn a_pool_behind_a_consumer_of_higher_priority_is_stuck_if_that_consumer_t
         // One that they hold, as long as they like.
         let held = futures_util::StreamExt::next(&mut theirs).await;
         let held = held.expect("theirs").expect("a delivery");
-        pool.is_stuck("the consumer with the highest priority").await;
+        pool.is_stuck("the consumer with the highest priority")
+            .await;
         assert_eq!(pool.runs().len(), 1);
         held.ack(BasicAckOptions::default()).await.unwrap();
     }
