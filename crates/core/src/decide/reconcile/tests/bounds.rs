@@ -2,6 +2,8 @@
 
 use jiff::{Timestamp, tz::TimeZone};
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::decide::{Allowance, ScheduleEntry, ScheduledBounds};
 

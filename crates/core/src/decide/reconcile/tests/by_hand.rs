@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 fn set(policy: Policy, over: &Rules) -> Order {
