@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{
     WarmSettings,
     link::{Link, StopMode},
-    shared::WarmShared,
+    shared::{WarmShared, warn_of_loss},
     slots::{Taken, WarmSlot},
     talk::{TalkOutcome, talk},
     wear::ProcessUsage,
@@ -146,7 +146,7 @@ impl WarmRunner {
             if let Some(up) = fit.as_mut().filter(|up| !up.looked_at)
                 && let Some(problem) = up.problem()
             {
-                self.warn(&problem);
+                warn_of_loss(&self.request, &problem);
                 fit = None;
             }
             let up = match fit {
@@ -175,13 +175,9 @@ impl WarmRunner {
                         end.in_words("closed its standard input or output")
                     );
                     if replaced {
-                        let program = settings.command.first().map_or("", String::as_str);
-                        return JobEnd::NotStarted(StartError {
-                            what: format!("{program}: {problem}, and so did the next process"),
-                            source: None,
-                        });
+                        return JobEnd::NotStarted(self.shared.taken_by_none(&problem));
                     }
-                    self.warn(&problem);
+                    warn_of_loss(&self.request, &problem);
                     replaced = true;
                 }
             }
@@ -196,15 +192,6 @@ impl WarmRunner {
             () = control.stop.cancelled() => Ok(None),
             up = ReadyProcess::start(&self.shared, &self.request) => up.map(Some),
         }
-    }
-
-    fn warn(&self, problem: &str) {
-        tracing::warn!(
-            pool = %self.request.pool,
-            runner.id = %self.request.id,
-            error = problem,
-            "warm runner lost between two jobs"
-        );
     }
 }
 
@@ -228,7 +215,7 @@ impl Runner for WarmRunner {
         match problem {
             Some(None) => true,
             Some(Some(problem)) => {
-                self.warn(&problem);
+                warn_of_loss(&self.request, &problem);
                 false
             }
             None => false,

@@ -46,6 +46,16 @@ impl WarmShared {
             .await
     }
 
+    /// The error of a job that two processes in a row did not take.
+    pub(super) fn taken_by_none(&self, problem: &str) -> StartError {
+        let command = &self.settings.process.command;
+        let program = command.first().map_or("", String::as_str);
+        StartError {
+            what: format!("{program}: {problem}, and so did the next process"),
+            source: None,
+        }
+    }
+
     /// Says once that `concurrency` has no effect.
     pub(super) fn warn_of_single(&self, request: &CreateRunner) {
         if !self.warned.swap(true, Ordering::Relaxed) {
@@ -56,4 +66,14 @@ impl WarmShared {
             );
         }
     }
+}
+
+/// A process was lost while it had no job.
+pub(super) fn warn_of_loss(request: &CreateRunner, problem: &str) {
+    tracing::warn!(
+        pool = %request.pool,
+        runner.id = %request.id,
+        error = problem,
+        "warm runner lost between two jobs"
+    );
 }

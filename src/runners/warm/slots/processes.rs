@@ -76,7 +76,8 @@ pub(in crate::runners::warm) enum Taken {
 pub(in crate::runners::warm) struct GivenSlot(pub(super) HeldSlot);
 
 impl Processes {
-    /// Takes a free slot. If there is none, it starts a process by `start`, or waits for one that starts.
+    /// Takes a free slot. If no slot is free, this awaits `start`, which starts a process. If a process is being started already
+    /// and has a slot left, this waits for that process instead.
     ///
     /// # Cancel-safety
     /// Cancel-safe: a process that was being started ends.

@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     super::{
         protocol,
-        shared::WarmShared,
+        shared::{WarmShared, warn_of_loss},
         talk::{job_end, lost, timed_out},
     },
     conversation::{SentJob, SlotEnd, SlotOrder},
@@ -72,14 +72,9 @@ impl WarmSlot {
                 SlotOutcome::NotTaken(how) => {
                     let problem = format!("{how} before it took its job");
                     if replaced {
-                        let command = &self.shared.settings.process.command;
-                        let program = command.first().map_or("", String::as_str);
-                        return JobEnd::NotStarted(StartError {
-                            what: format!("{program}: {problem}, and so did the next process"),
-                            source: None,
-                        });
+                        return JobEnd::NotStarted(self.shared.taken_by_none(&problem));
                     }
-                    self.warn(&problem);
+                    warn_of_loss(&self.request, &problem);
                     replaced = true;
                 }
             }
@@ -102,15 +97,6 @@ impl WarmSlot {
                 source: None,
             }),
         }
-    }
-
-    fn warn(&self, problem: &str) {
-        tracing::warn!(
-            pool = %self.request.pool,
-            runner.id = %self.request.id,
-            error = problem,
-            "warm runner lost between two jobs"
-        );
     }
 }
 
