@@ -1,6 +1,6 @@
 //! A daemon that takes over from another, which finishes its jobs.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path};
 
 use nix::{sys::signal, unistd::Pid};
 use serde_json::json;
@@ -185,13 +185,25 @@ fn a_daemon_that_does_not_answer_in_time_keeps_its_pools() {
     signal::kill(supervisor, Signal::SIGCONT).unwrap();
     assert_eq!(code, Some(69), "{err}");
     assert!(err.contains("it still has its pools"), "{err}");
-    // Also after it has found the old request.
     assert_eq!(daemon.pool("p")["intake"], "open");
-    let refused = |line: &serde_json::Value| {
-        line["message"] == "not handing over to a successor"
-            && line["why"] == "the successor does not wait any longer"
+}
+
+#[test]
+fn a_successor_that_does_not_wait_any_longer_is_refused() {
+    let daemon = Daemon::start(NOWHERE, POOL);
+    let lock = fs::metadata(daemon.dir().join("state/tidegate.lock")).unwrap();
+    let ask = |before: &str| {
+        let body = json!({"lock": [lock.dev(), lock.ino()], "before": before}).to_string();
+        daemon.post_over_socket("/api/v1/takeover", &body)
     };
-    daemon.heard("the refusal", refused);
+    let answer = ask("2001-01-01T00:00:00Z");
+    assert_eq!(answer.status, 409, "{}", answer.body);
+    assert!(
+        answer.body.contains("does not wait any longer"),
+        "{}",
+        answer.body
+    );
+    assert_eq!(daemon.pool("p")["intake"], "open");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{
     fmt::Write as _,
     io::{BufRead, BufReader, Read, Write as _},
     net::TcpStream,
-    os::unix::process::ExitStatusExt,
+    os::unix::{net::UnixStream, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, mpsc},
@@ -290,38 +290,22 @@ impl Daemon {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Answer {
-        let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
-        for (name, value) in headers {
-            write!(request, "{name}: {value}\r\n").unwrap();
-        }
-        if !body.is_empty() {
-            let length = body.len();
-            write!(
-                request,
-                "Content-Type: application/json\r\nContent-Length: {length}\r\n"
-            )
-            .unwrap();
-        }
-        self.send(format!("{request}\r\n{body}").as_bytes())
+        self.send(request_of(method, path, headers, body).as_bytes())
+    }
+
+    /// A POST over the Unix socket, as the command line sends it.
+    pub(crate) fn post_over_socket(&self, path: &str, body: &str) -> Answer {
+        let stream = UnixStream::connect(self.socket()).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let request = request_of("POST", path, &[("Host", "localhost")], body);
+        exchange(stream, request.as_bytes())
     }
 
     /// Sends these bytes on a connection of their own, and reads the answer to its end.
     pub(crate) fn send(&self, bytes: &[u8]) -> Answer {
-        let mut stream = TcpStream::connect(&self.listen).unwrap();
+        let stream = TcpStream::connect(&self.listen).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        // A daemon that refuses does not read to the end, so the write may fail where the answer is there.
-        let written = stream.write_all(bytes);
-        let mut answer = Vec::new();
-        let read = stream.read_to_end(&mut answer);
-        let answer = String::from_utf8(answer).unwrap();
-        let Some((head, body)) = answer.split_once("\r\n\r\n") else {
-            panic!("no answer: {written:?}, {read:?}, {answer:?}");
-        };
-        Answer {
-            status: head.split(' ').nth(1).unwrap().parse().unwrap(),
-            head: head.to_ascii_lowercase(),
-            body: body.to_owned(),
-        }
+        exchange(stream, bytes)
     }
 
     /// Waits for the daemon's end. Returns its exit code and all its output.
@@ -364,6 +348,39 @@ pub(crate) struct Answer {
     /// The status line and the headers, in lower case.
     pub(crate) head: String,
     pub(crate) body: String,
+}
+
+/// A request whose answer ends the connection. `headers` have the host.
+fn request_of(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> String {
+    let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        write!(request, "{name}: {value}\r\n").unwrap();
+    }
+    if !body.is_empty() {
+        let length = body.len();
+        write!(
+            request,
+            "Content-Type: application/json\r\nContent-Length: {length}\r\n"
+        )
+        .unwrap();
+    }
+    format!("{request}\r\n{body}")
+}
+
+fn exchange(mut stream: impl Read + Write, request: &[u8]) -> Answer {
+    // A daemon that refuses does not read to the end, so the write may fail where the answer is there.
+    let written = stream.write_all(request);
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8(answer).unwrap();
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else {
+        panic!("no answer: {written:?}, {read:?}, {answer:?}");
+    };
+    Answer {
+        status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+        head: head.to_ascii_lowercase(),
+        body: body.to_owned(),
+    }
 }
 
 /// An address without a listener.
