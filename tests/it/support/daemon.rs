@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    io::{BufRead, BufReader, Read, Write as _},
+    io::{self, BufRead, BufReader, Read},
     net::TcpStream,
     os::unix::{net::UnixStream, process::ExitStatusExt},
     path::{Path, PathBuf},
@@ -367,7 +367,7 @@ fn request_of(method: &str, path: &str, headers: &[(&str, &str)], body: &str) ->
     format!("{request}\r\n{body}")
 }
 
-fn exchange(mut stream: impl Read + Write, request: &[u8]) -> Answer {
+fn exchange(mut stream: impl Read + io::Write, request: &[u8]) -> Answer {
     // A daemon that refuses does not read to the end, so the write may fail where the answer is there.
     let written = stream.write_all(request);
     let mut answer = Vec::new();
