@@ -34,7 +34,6 @@ mod openapi;
 mod operating;
 mod orders;
 mod pool_fields;
-mod predicted;
 mod queue_conformance;
 mod record;
 mod replies;

@@ -157,8 +157,10 @@ fn a_drain_that_gives_back_stops_what_still_runs() {
     // As it was asked for: the exit code tells it from a drain in which every job has ended by itself.
     let last = "drained at the deadline: 1 running job was stopped and given back\n";
     assert!(err.ends_with(last) && !err.contains("error:"), "{err}");
-    let pool = daemon.wait_for_pool("jobs", |pool| pool["depth"]["ready"] == 1);
-    assert_eq!(pool["jobs"]["requeued"], 1, "{pool:#}");
+    // Another worker may get the message before its consumer is cancelled. It gives the message back too.
+    daemon.wait_for_pool("jobs", |pool| {
+        pool["depth"]["ready"] == 1 && pool["jobs"]["requeued"].as_u64() >= Some(1)
+    });
 }
 
 #[test]

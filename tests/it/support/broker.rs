@@ -4,10 +4,14 @@ use std::{
     env, fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
+    ops::{Deref, DerefMut},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -19,7 +23,7 @@ use tidegate::{
     config::{BrokerSettings, BrokerUrl},
     decide::QueueName,
 };
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::certificates::write_certificates;
 
@@ -364,21 +368,61 @@ impl Drop for PrivateBroker {
     }
 }
 
-/// The node that tests may break, one test at a time. It is running and has no alarm when a test gets it.
-///
-/// It is never dropped, because it is static. It ends with the process.
-pub(crate) async fn faulty_broker() -> MutexGuard<'static, PrivateBroker> {
-    static NODE: OnceCell<Mutex<PrivateBroker>> = OnceCell::const_new();
-    let start = || async {
-        let broker = tokio::task::spawn_blocking(PrivateBroker::start).await;
-        Mutex::new(broker.expect("a private node"))
-    };
-    let mut broker = NODE.get_or_init(start).await.lock().await;
-    // A failed test may have left it dead, stopped, or with an alarm. Then a new node is started.
-    if !greets(broker.port) {
-        tokio::task::block_in_place(|| broker.restart());
+/// Nodes that tests may break. Two, because most of these tests wait: for a node's start, a heartbeat, a pause.
+const FAULTY_NODES: usize = 2;
+
+/// The faulty nodes of this process that no test holds. They are never dropped, because they are static. They end with
+/// the process.
+static FAULTY: Mutex<Vec<PrivateBroker>> = Mutex::new(Vec::new());
+
+/// A node that one test may break. The next test gets it on drop.
+pub(crate) struct FaultyBroker {
+    /// `None` only during drop.
+    broker: Option<PrivateBroker>,
+    _turn: SemaphorePermit<'static>,
+}
+
+impl Deref for FaultyBroker {
+    type Target = PrivateBroker;
+
+    fn deref(&self) -> &PrivateBroker {
+        self.broker.as_ref().expect("only a drop takes it")
     }
-    broker
+}
+
+impl DerefMut for FaultyBroker {
+    fn deref_mut(&mut self) -> &mut PrivateBroker {
+        self.broker.as_mut().expect("only a drop takes it")
+    }
+}
+
+impl Drop for FaultyBroker {
+    fn drop(&mut self) {
+        // Before the turn ends.
+        FAULTY.lock().unwrap().extend(self.broker.take());
+    }
+}
+
+/// A node for this test alone. It is running and has no alarm.
+pub(crate) async fn faulty_broker() -> FaultyBroker {
+    static TURNS: Semaphore = Semaphore::const_new(FAULTY_NODES);
+    let turn = TURNS.acquire().await.expect("it is never closed");
+    let free = FAULTY.lock().unwrap().pop();
+    let ready = move || match free {
+        // A failed test may have left it dead, or stopped.
+        Some(mut broker) => {
+            if !greets(broker.port) {
+                broker.restart();
+            }
+            broker
+        }
+        None => PrivateBroker::start(),
+    };
+    let broker = tokio::task::spawn_blocking(ready).await;
+    FaultyBroker {
+        broker: Some(broker.expect("a private node")),
+        _turn: turn,
+    }
 }
 
 /// The version of the server that private nodes are of; `None` if no server is installed.

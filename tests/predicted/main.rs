@@ -1,4 +1,11 @@
 //! The simulator against a real pool: a tide at a real broker, and the same tide simulated.
+//!
+//! A test binary of its own: what is measured is true only while no other test uses the machine.
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue ends there")]
+
+#[allow(dead_code, reason = "the other tests use more of it")]
+#[path = "../it/support/mod.rs"]
+mod support;
 
 use std::{
     fmt::Write as _,
