@@ -35,6 +35,7 @@ mod operating;
 mod orders;
 mod pool_fields;
 mod predicted;
+mod programs;
 mod queue_conformance;
 mod record;
 mod replies;
