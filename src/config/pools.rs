@@ -215,7 +215,9 @@ fn pool(
         warn_of_long_waits(&mut table, &job, &ack_deadline, &prefetch);
     }
     refuse_meaningless(&mut table, &runner, &policy);
-    warn_of_few_deliveries(&mut table, delivery_limit.as_ref(), &policy);
+    if !runner.consumes() {
+        warn_of_few_deliveries(&mut table, delivery_limit.as_ref(), &policy);
+    }
     warn_of_no_answers(&mut table, &reply, &reply_allow, &runner);
     warn_of_lost_dead_letters(
         &mut table,

@@ -13,6 +13,9 @@ pub struct PoolStatus {
     pub name: PoolName,
     /// Its queue.
     pub queue: QueueName,
+    /// Whether its runners are programs that consume the queue themselves. Then jobs, waits and run times are unknown.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub consumes: bool,
     /// Its state.
     pub state: PoolState,
     /// Why the state needs attention, in one line.

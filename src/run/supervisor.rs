@@ -214,6 +214,17 @@ impl Supervisor {
             .collect()
     }
 
+    /// The pools that [`reconfigure`](Self::reconfigure) has removed and that still drain.
+    pub fn leaving(&self) -> Vec<PoolStatus> {
+        let handles = {
+            let mut pools = self.inner.pools();
+            pools.leaving.retain(|handle| !handle.commands.is_closed());
+            pools.leaving.clone()
+        };
+        let shared = handles.iter().map(|handle| &handle.shared);
+        shared.map(|shared| status(shared)).collect()
+    }
+
     /// One pool.
     pub fn pool(&self, name: &PoolName) -> Option<PoolStatus> {
         let handle = self.inner.find(name).ok()?;

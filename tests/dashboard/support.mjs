@@ -1,7 +1,9 @@
 // What the tests start and stop: the program, a broker's node, a browser, and messages in queues.
 
+import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -10,7 +12,7 @@ import { fileURLToPath } from "node:url";
 import amqp from "amqplib";
 import { chromium } from "playwright-core";
 
-const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
 export const URL_OF_BROKER = process.env.AMQP_URL;
 export const TOKEN = "s3cret-of-the-tests";
@@ -170,6 +172,23 @@ export class Node {
 
 export const launch = () => chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
 
+// What the tests have seen of buttons, and which of them they have pressed while they did something. Written by the
+// pages, read by the last test.
+export const buttons = { seen: new Set(), pressed: new Set() };
+
+// Runs in the page. A pool's row and a job's row each count as one button.
+function watchButtons() {
+  window.nameOfButton = (button) => {
+    if (button.closest("#rows")) return "a pool";
+    if (button.closest("#jobs")) return "stop a job";
+    return [button.closest("dialog")?.id, button.textContent].filter(Boolean).join(": ");
+  };
+  addEventListener("click", ({ target }) => {
+    const button = target.closest?.("button");
+    if (button && button.getAttribute("aria-disabled") !== "true") window.buttonPressed(window.nameOfButton(button));
+  }, true);
+}
+
 // A page that fails its test where a script fails, or something is blocked or asked of anybody else.
 export async function open(browser, daemon, { pool = "", path = "/", ...context } = {}) {
   const page = await browser.newPage({ viewport: { width: 1400, height: 1000 }, ...context });
@@ -177,10 +196,34 @@ export async function open(browser, daemon, { pool = "", path = "/", ...context 
   page.on("pageerror", (error) => page.faults.push(String(error)));
   page.on("console", (message) => /content security policy|refused to/i.test(message.text()) && page.faults.push(message.text()));
   page.on("request", (request) => request.url().startsWith(daemon.url) || page.faults.push(`asked ${request.url()}`));
+  await page.exposeFunction("buttonPressed", (name) => void buttons.pressed.add(name));
+  await page.addInitScript(watchButtons);
   // A route answers no challenge.
   if (process.env.DASHBOARD_FILES && !context.httpCredentials) await page.route(/\/dashboard\/|\/(#.*)?$/, fromTree);
   await page.goto(`${daemon.url}${path}${pool && `#${pool}`}`);
   return page;
+}
+
+export async function close(page) {
+  const names = await page.evaluate(() => [...document.querySelectorAll("button")].map((button) => window.nameOfButton(button)));
+  for (const name of names) buttons.seen.add(name);
+  assert.deepEqual(page.faults, []);
+  await page.close();
+}
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+// Fails where axe finds something serious on the page as it is, in light and in dark colours.
+export async function assertAccessible(page, state) {
+  // By the debugger, which the content security policy does not stop.
+  await page.evaluate(AXE);
+  for (const colorScheme of ["light", "dark"]) {
+    await page.emulateMedia({ colorScheme });
+    const { violations } = await page.evaluate(() => axe.run());
+    const found = violations.filter(({ impact }) => impact === "serious" || impact === "critical");
+    assert.deepEqual(found.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" | ")}`), [], `${state}, ${colorScheme}`);
+  }
+  await page.emulateMedia({ colorScheme: null });
 }
 
 // With DASHBOARD_FILES the page is the one in that folder, in a program that was built before it was changed.

@@ -83,6 +83,20 @@ fn the_image_is_built_with_the_manifest_of_every_crate() {
     }
 }
 
+/// Nothing but `src` is there at that time. Cargo looks for the file of a target only if its manifest does not name it.
+#[test]
+fn the_manifests_name_the_files_of_all_targets_that_the_image_does_not_have() {
+    for name in ["", "crates/core/", "crates/sim/", "crates/daemon/"] {
+        let manifest: toml::Table = read(&format!("{name}Cargo.toml")).parse().unwrap();
+        for kind in ["bench", "test", "example"] {
+            let targets = manifest.get(kind).and_then(toml::Value::as_array);
+            for target in targets.into_iter().flatten() {
+                assert!(target.get("path").is_some(), "{name}Cargo.toml: {target}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_dashboard_uses_only_existing_metrics() {
     let text = read("deploy/grafana/dashboards/tidegate.json");

@@ -34,6 +34,7 @@ mod openapi;
 mod operating;
 mod orders;
 mod pool_fields;
+mod programs;
 mod queue_conformance;
 mod record;
 mod replies;

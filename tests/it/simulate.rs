@@ -119,6 +119,8 @@ fn writes_a_picture_and_the_decisions() {
         shown.contains("WORKER-S") && shown.contains("pools.toml#quick"),
         "{shown}"
     );
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, "wrote the plot to tide.svg\n");
     let picture = fs::read_to_string(dir.path().join("tide.svg")).unwrap();
     assert!(picture.contains("<svg") && picture.contains("Wait in seconds"));
     let lines = fs::read_to_string(dir.path().join("why.jsonl")).unwrap();

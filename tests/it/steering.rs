@@ -469,7 +469,7 @@ fn a_reload_reports_its_result() {
     daemon.configure(&broker_url(), HEAD, &more);
     let (code, out, err) = daemon.run(&["reload"]);
     assert_eq!(code, Some(0), "{err}");
-    assert!(out.contains("taken over, 2 pools; added more"), "{out}");
+    assert!(out.contains("applied, 2 pools; added more"), "{out}");
     daemon.configure(
         &broker_url(),
         HEAD,

@@ -43,6 +43,9 @@ async fn a_foresight_is_what_the_order_then_does_and_changes_nothing_itself() {
             (2, 10)
         );
         assert_eq!(foresight.after.plan.spawn, 8);
+        // Nobody has set it.
+        let mut terms = foresight.after.terms.iter();
+        assert!(terms.all(|term| !term.why.contains("by hand")));
     }
     throughout(&supervisor, Duration::from_secs(30), "as before", |pool| {
         pool.workers.live == 2
@@ -53,6 +56,8 @@ async fn a_foresight_is_what_the_order_then_does_and_changes_nothing_itself() {
     supervisor.steer(&name(), order, by).await.unwrap();
     until(&supervisor, "as foreseen", |pool| pool.workers.live == 10).await;
     let reset = supervisor.foresee(&name(), None).await.unwrap();
+    let mut terms = reset.before.terms.iter();
+    assert!(terms.any(|term| term.why.contains("set by hand by")));
     assert_eq!(reset.after.rule, Rule::Policy);
     assert!(reset.after.by_hand.is_empty() && !reset.before.by_hand.is_empty());
 }

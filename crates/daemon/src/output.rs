@@ -4,6 +4,7 @@ use std::{
     error::Error,
     fmt,
     io::{self, Write},
+    path::Path,
     process::ExitCode,
 };
 
@@ -160,6 +161,12 @@ impl fmt::Display for Said {
 }
 
 impl Error for Said {}
+
+/// Names the file of a picture that was drawn, on standard error.
+pub(super) fn tell_of_plot(file: &Path) {
+    let file = file.display().to_string();
+    tell(format!("wrote the plot to {}\n", Escaped(&file)).as_bytes());
+}
 
 /// Writes to standard error, with colours only if it is a terminal that supports them. In a process with a log the text
 /// goes through the log's writer, after earlier log lines, and this call never waits for the reader.

@@ -14,7 +14,7 @@ impl Pool {
         let mut then = now.clone();
         then.policy = set.map(|what| ByHand {
             what,
-            by: By::new("this dry run"),
+            by: By::dry_run(),
             since: self.shared.orders.clock.now(),
             until: None,
         });

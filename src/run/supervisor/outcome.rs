@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use thiserror::Error;
-use tidegate_core::text::{counted, form_for};
+use tidegate_core::text::form_for;
 
 use crate::decide::{OrderRefused, PoolName, QueueName};
 
@@ -31,7 +31,8 @@ pub struct DrainReport {
 /// The result of a stop at once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StopReport {
-    /// Jobs that were stopped, or not begun, and whose messages were given back to their queues.
+    /// Jobs that were stopped, or not begun, and whose messages were given back to their queues. Programs that consume
+    /// their queue themselves and that were killed count too.
     pub given_back: u64,
 }
 
@@ -39,7 +40,8 @@ pub struct StopReport {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DrainError {
-    /// The deadline passed; jobs that still ran were stopped and given back.
+    /// The deadline passed; jobs that still ran were stopped and given back. Programs that consume their queue themselves
+    /// were killed, and count as jobs.
     #[error("the deadline of the drain passed: {}", unfinished(*given_back))]
     DeadlinePassed {
         /// How many.
@@ -64,13 +66,14 @@ pub enum DrainError {
     },
 }
 
-/// Shows how many messages were given back. Some of their jobs may not have begun.
-fn unfinished(messages: u64) -> String {
-    let were = form_for(messages, "was", "were");
-    format!(
-        "{} {were} given back unfinished",
-        counted(messages, "message")
-    )
+/// Shows how much was given back: messages, of which some jobs may not have begun, and what killed programs held.
+fn unfinished(count: u64) -> String {
+    let what = form_for(
+        count,
+        "unfinished job or program was",
+        "unfinished jobs or programs were",
+    );
+    format!("{count} {what} given back")
 }
 
 impl DrainError {

@@ -41,6 +41,7 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
     PoolStatus {
         name: shared.name.clone(),
         queue: settings.queue.clone(),
+        consumes: shared.fleet.consumes(),
         state,
         cause: {
             let causes = [cause, shared.declaring.cause(), group_cause(shared, &last)];

@@ -39,7 +39,8 @@ pub(crate) static KIND: RunnerKind = RunnerKind {
         grace_key: Some("stop_timeout"),
         notes: &[(
             "command",
-            "Of `consumer`: `{process}` in an argument is the number of the process, from 1 on.",
+            "Of `consumer`: `{process}` in an argument is the number of the process, from 1 on. `{start}` is a short id that \
+            a new daemon and a changed `runner` have anew.",
         )],
     },
     keys: |own| {

@@ -3,7 +3,11 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
@@ -23,6 +27,8 @@ use crate::{
 
 /// The placeholder for the number of a process in an argument.
 const NUMBER: &str = "{process}";
+/// The placeholder for the [`StartId`] of its manager.
+const START: &str = "{start}";
 
 /// Starts programs that consume the queue themselves. The documentation of [`consumer`](crate::runners::consumer) describes
 /// what a process receives and how it ends.
@@ -30,6 +36,7 @@ pub struct ConsumerManager {
     settings: Arc<ConsumerSettings>,
     environment: Environment,
     numbers: Arc<ProcessNumbers>,
+    start: StartId,
 }
 
 impl ConsumerManager {
@@ -39,6 +46,7 @@ impl ConsumerManager {
             environment: Environment::new(&settings.process),
             settings: Arc::new(settings),
             numbers: Arc::default(),
+            start: StartId::new(),
         }
     }
 }
@@ -69,11 +77,12 @@ impl RunnerManager for ConsumerManager {
 
     async fn create(&self, request: CreateRunner) -> Result<Box<dyn Runner>, StartError> {
         let number = self.numbers.take();
-        let process = numbered(&self.settings.process, number.0);
+        let process = named(&self.settings.process, number.0, &self.start);
         let launch = Launch::new(&process, &self.environment, ProcessReuse::Yes)?;
         let variables = [
             ("TIDEGATE_POOL", request.pool.as_str().into()),
             ("TIDEGATE_PROCESS", number.0.to_string().into()),
+            ("TIDEGATE_START", self.start.0.as_str().into()),
         ];
         let spawned = launch.spawn(variables).await;
         let (process, pipes) = spawned.map_err(|error| launch.error(error))?;
@@ -86,15 +95,43 @@ impl RunnerManager for ConsumerManager {
     }
 }
 
-/// The settings with the number in the arguments.
-fn numbered(settings: &ExecSettings, number: u32) -> ExecSettings {
+/// The settings with the number and the id in the arguments.
+fn named(settings: &ExecSettings, number: u32, start: &StartId) -> ExecSettings {
     let mut settings = settings.clone();
     for argument in settings.command.iter_mut().skip(1) {
         if argument.contains(NUMBER) {
             *argument = argument.replace(NUMBER, &number.to_string());
         }
+        if argument.contains(START) {
+            *argument = argument.replace(START, &start.0);
+        }
     }
     settings
+}
+
+/// A short id of a manager. Numbers begin at 1 again with each manager, while programs of an earlier one may still finish
+/// what they hold: after a change of the runner, and in another daemon after a takeover. Number and id together differ.
+#[derive(Debug)]
+struct StartId(String);
+
+impl StartId {
+    /// The time in milliseconds, or the next number if there is one of this time already. Digits and small letters.
+    fn new() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+        let next = |last: u64| Some(now.max(last.saturating_add(1)));
+        let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        let mut rest = next(last.unwrap_or_default()).unwrap_or(now);
+        let mut digits = Vec::new();
+        while rest > 0 {
+            // Always a digit: the remainder is below the radix.
+            let digit = u32::try_from(rest % 36).unwrap_or_default();
+            digits.extend(char::from_digit(digit, 36));
+            rest /= 36;
+        }
+        Self(digits.into_iter().rev().collect())
+    }
 }
 
 /// A process that is up.
@@ -178,9 +215,22 @@ mod tests {
     }
 
     #[test]
-    fn the_number_goes_into_arguments_and_not_into_the_name_of_the_program() {
-        let settings = ExecSettings::new(["run-{process}", "-n", "w{process}@%h", "{process}"]);
-        let command = numbered(&settings, 7).command;
-        assert_eq!(command, ["run-{process}", "-n", "w7@%h", "7"]);
+    fn the_number_and_the_start_take_the_places_of_their_placeholders_in_arguments() {
+        let settings =
+            ExecSettings::new(["run-{process}", "-n", "w{process}-{start}@%h", "{process}"]);
+        let command = named(&settings, 7, &StartId("k3".to_owned())).command;
+        assert_eq!(command, ["run-{process}", "-n", "w7-k3@%h", "7"]);
+    }
+
+    #[test]
+    fn each_manager_has_a_start_of_its_own_so_that_its_numbers_may_begin_again() {
+        let starts: BTreeSet<String> = (0..100).map(|_| StartId::new().0).collect();
+        assert_eq!(starts.len(), 100);
+        for start in starts {
+            // It may be part of a host name or of a file's name.
+            assert!(start.len() <= 9, "{start}");
+            let is_plain = |c: char| c.is_ascii_digit() || c.is_ascii_lowercase();
+            assert!(start.chars().all(is_plain), "{start}");
+        }
     }
 }

@@ -21,6 +21,9 @@ use thiserror::Error;
 use super::{Intake, Policy, Scaling, SteeringAct};
 use crate::text::time;
 
+/// The author of an order that is only tried. No user has this name.
+const DRY_RUN: &str = "this dry run";
+
 /// The maximum length of a [`By`] in bytes.
 const BY_BYTES: usize = 128;
 
@@ -107,6 +110,16 @@ pub struct Configured {
 pub struct By(String);
 
 impl By {
+    /// The author of a policy that is only tried: nobody has set it.
+    pub fn dry_run() -> Self {
+        Self(DRY_RUN.to_owned())
+    }
+
+    /// Whether the order is only tried.
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.0 == DRY_RUN
+    }
+
     /// Replaces control characters with spaces, and cuts the text to 128 bytes, because it goes to logs and tables.
     pub fn new(text: impl AsRef<str>) -> Self {
         let mut by = String::new();

@@ -243,8 +243,11 @@ impl Prepared {
         daemon.holding.release().await;
         match ending {
             Ending::Clean => info!("ended"),
-            Ending::GivenBack(messages) => {
-                warn!(messages, "ended; unfinished messages were given back")
+            Ending::GivenBack(unfinished) => {
+                warn!(
+                    unfinished,
+                    "ended; unfinished jobs and programs were given back"
+                )
             }
         }
         Ok(ending)

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{
     declared::of_declaration,
     finding::{Finding, Severity},
-    management::{self, Permissions, QueueDetails},
+    management::{self, Permissions, QueueDetails, Taker},
 };
 use crate::{
     management::{Management, ManagementError},
@@ -56,6 +56,13 @@ impl BrokerReport {
     }
 }
 
+/// A pool that is checked.
+#[derive(Debug, Clone, Copy)]
+struct CheckedPool<'s> {
+    pool: &'s PoolSettings,
+    taker: Taker,
+}
+
 /// Checks the broker.
 ///
 /// # Errors
@@ -63,9 +70,19 @@ impl BrokerReport {
 pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
     let driver = connect(&settings.broker).await?;
     let facts = driver.facts().await.unwrap_or_default();
-    let pools: Vec<&PoolSettings> = settings.pools.iter().map(|config| &config.pool).collect();
+    let pools: Vec<CheckedPool<'_>> = settings
+        .pools
+        .iter()
+        .map(|config| CheckedPool {
+            pool: &config.pool,
+            taker: match config.runner.consumes() {
+                true => Taker::Programs,
+                false => Taker::Workers,
+            },
+        })
+        .collect();
     let mut findings = of_nodes(&settings.broker).await;
-    for pool in &pools {
+    for CheckedPool { pool, .. } in &pools {
         findings.push(of_queue(driver.as_ref(), pool).await);
         findings.extend(of_declaration(driver.as_ref(), pool).await);
     }
@@ -74,11 +91,14 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
         None => (Visibility::Amqp, Vec::new()),
     };
     // The management API has already given more details about the pools in `shown`.
-    for pool in pools.iter().filter(|pool| !shown.contains(&pool.name)) {
+    let others = pools
+        .iter()
+        .filter(|checked| !shown.contains(&checked.pool.name));
+    for CheckedPool { pool, taker } in others {
         if let Ok(facts) = driver.queue_facts(&pool.queue).await {
             findings.extend(of_facts(&facts, pool));
         }
-        if pool.retry.dead_letter == DeadLetter::Queue {
+        if *taker == Taker::Workers && pool.retry.dead_letter == DeadLetter::Queue {
             let dead = dead_queue(&pool.queue);
             let losses = driver.losses(&dead).await;
             let found = management::of_dead_queue(&dead, &losses);
@@ -153,13 +173,13 @@ enum Visibility {
 async fn managed(
     management: &BrokerUrl,
     broker: &BrokerSettings,
-    pools: &[&PoolSettings],
+    pools: &[CheckedPool<'_>],
     findings: &mut Vec<Finding>,
 ) -> (Visibility, Vec<PoolName>) {
     let asked = async {
         let api = Management::new(management, &broker.url, broker.tls.ca.as_deref())?;
         let (mut found, mut shown) = (Vec::new(), Vec::new());
-        for pool in pools {
+        for CheckedPool { pool, taker } in pools {
             // A missing queue was reported earlier.
             let details = match api.queue::<QueueDetails>(&pool.queue).await {
                 Ok(Some(details)) => details,
@@ -180,8 +200,8 @@ async fn managed(
                 Err(error) => return Err(error),
             };
             shown.push(pool.name.clone());
-            let mut of_pool = management::of_queue(pool, &details);
-            if pool.retry.dead_letter == DeadLetter::Queue {
+            let mut of_pool = management::of_queue(pool, *taker, &details);
+            if *taker == Taker::Workers && pool.retry.dead_letter == DeadLetter::Queue {
                 let dead = dead_queue(&pool.queue);
                 // A missing queue is created by the pool, without such arguments.
                 if let Ok(Some(details)) = api.queue::<QueueDetails>(&dead).await {
@@ -198,7 +218,9 @@ async fn managed(
         let seen = Visibility::Managed {
             permissions: permissions.is_some(),
         };
-        found.extend(permissions.map(|permissions| {
+        // Programs have a user of their own.
+        let is_ours = |_: &Permissions| pools.iter().any(|pool| pool.taker == Taker::Workers);
+        found.extend(permissions.filter(is_ours).map(|permissions| {
             let (severity, what) = management::of_permissions(&permissions);
             Finding {
                 severity,
@@ -298,9 +320,25 @@ fn of_error(error: &QueueError, pool: &PoolSettings) -> (Severity, String) {
 }
 
 /// The facts that AMQP does not show, so that the user does not take silence for success.
-fn unseen(pools: &[&PoolSettings], seen: Visibility) -> Vec<Finding> {
-    let longest = pools.iter().map(|pool| pool.ack_deadline).max();
-    let longest = duration(longest.unwrap_or_default());
+fn unseen(pools: &[CheckedPool<'_>], seen: Visibility) -> Vec<Finding> {
+    let finding = |what| Finding {
+        severity: Severity::Unseen,
+        pool: None,
+        what,
+    };
+    let of_workers = pools
+        .iter()
+        .filter(|checked| checked.taker == Taker::Workers);
+    let of_workers: Vec<&PoolSettings> = of_workers.map(|checked| checked.pool).collect();
+    let longest = of_workers.iter().map(|pool| pool.ack_deadline).max();
+    let Some(longest) = longest else {
+        // Deadlines, returns and permissions are those of the programs.
+        let vanishing = "queue arguments and policies: auto-delete and x-expires, by which a queue vanishes with a drained \
+                         pool. Write broker.management_url to check them";
+        let is_unseen = seen == Visibility::Amqp && !pools.is_empty();
+        return Vec::from_iter(is_unseen.then(|| finding(vanishing.to_owned())));
+    };
+    let longest = duration(longest);
     let mut unseen = vec![format!(
         "the node's consumer timeout (30m by default; closes the channel of a longer job): it must be at least \
          the longest ack_deadline, {longest}. On the broker's machine, `rabbitmqctl environment` shows consumer_timeout"
@@ -326,7 +364,7 @@ fn unseen(pools: &[&PoolSettings], seen: Visibility) -> Vec<Finding> {
                 .to_owned(),
         );
     }
-    let by_broker = pools.iter().filter(|_| seen == Visibility::Amqp).copied();
+    let by_broker = of_workers.iter().filter(|_| seen == Visibility::Amqp);
     let by_broker = by_broker.filter(|pool| pool.retry.dead_letter == DeadLetter::Broker);
     unseen.extend(by_broker.map(|pool| {
         format!(
@@ -334,11 +372,6 @@ fn unseen(pools: &[&PoolSettings], seen: Visibility) -> Vec<Finding> {
             pool.queue
         )
     }));
-    let finding = |what| Finding {
-        severity: Severity::Unseen,
-        pool: None,
-        what,
-    };
     unseen.into_iter().map(finding).collect()
 }
 
@@ -382,16 +415,23 @@ mod tests {
     #[test]
     fn names_what_could_not_be_checked() {
         let mut pool = PoolSettings::new("a");
-        let usual = unseen(&[&pool], Visibility::Amqp).len();
+        let unseen =
+            |pool: &PoolSettings, taker, seen| unseen(&[CheckedPool { pool, taker }], seen);
+        let usual = unseen(&pool, Taker::Workers, Visibility::Amqp).len();
         pool.retry.dead_letter = DeadLetter::Broker;
-        let by_amqp = unseen(&[&pool], Visibility::Amqp);
+        let by_amqp = unseen(&pool, Taker::Workers, Visibility::Amqp);
         assert_eq!(by_amqp.len(), usual + 1);
         assert!(by_amqp[0].what.contains("consumer timeout"));
         assert!(by_amqp[1].what.contains("broker.management_url"));
         assert!(by_amqp[2].what.contains("delivery limits"));
         for (permissions, left) in [(false, 2), (true, 1)] {
             let seen = Visibility::Managed { permissions };
-            assert_eq!(unseen(&[&pool], seen).len(), left);
+            assert_eq!(unseen(&pool, Taker::Workers, seen).len(), left);
+            assert!(unseen(&pool, Taker::Programs, seen).is_empty());
         }
+        let [of_programs] = &unseen(&pool, Taker::Programs, Visibility::Amqp)[..] else {
+            panic!("more than the queue's own end");
+        };
+        assert!(of_programs.what.contains("x-expires") && !of_programs.what.contains("delivery"));
     }
 }

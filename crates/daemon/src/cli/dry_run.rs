@@ -161,7 +161,9 @@ pub(super) fn plot(file: &Path, change: &PolicyChange) -> Result<(), Failure> {
     chart::draw(file, &picture).map_err(|error| {
         let error = anyhow::Error::new(error).context(format!("draw {}", file.display()));
         Failure::new(Exit::Unexpected, error)
-    })
+    })?;
+    output::tell_of_plot(file);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -19,27 +19,34 @@ use tidegate::{
     api::v1::{self, Job, JobOfPool, StopJob, StoppedJobs},
     decide::PoolName,
     escape::Escaped,
-    run::StopThen,
-    text::counted,
+    run::{PoolStatus, StopThen},
+    text::{counted, form_for},
 };
 
 pub(super) async fn jobs(cli: &Cli, args: &JobsArgs) -> Result<Exit, Failure> {
-    if let Some(JobsCommand::Stop(args)) = &args.command {
-        return stop(cli, args).await;
+    if let Some(JobsCommand::Stop(stopped)) = &args.command {
+        return stop(cli, args, stopped).await;
     }
     let supervisor = supervisor::find(cli, &args.socket)?;
-    let jobs = running(&supervisor, args.pool.as_deref()).await?;
+    let pools = pools(&supervisor, args.pool.as_deref()).await?;
+    let jobs = running_in(&supervisor, &pools).await?;
     match cli.format {
         Format::Json => output::json(&jobs)?,
-        Format::Human => output::write(table(&jobs, Timestamp::now()).as_bytes())?,
+        Format::Human => output::write(table(&jobs, &pools, Timestamp::now()).as_bytes())?,
     }
     Ok(Exit::Ok)
 }
 
-async fn stop(cli: &Cli, args: &JobsStopArgs) -> Result<Exit, Failure> {
-    let supervisor = supervisor::find(cli, &args.socket)?;
+/// Pool and socket may stand before the word `stop` or after it. Those after it win.
+async fn stop(cli: &Cli, before: &JobsArgs, args: &JobsStopArgs) -> Result<Exit, Failure> {
+    let socket = match args.socket.socket {
+        Some(_) => &args.socket,
+        None => &before.socket,
+    };
+    let supervisor = supervisor::find(cli, socket)?;
     let then = StopThen::from(args.then);
-    let jobs = running(&supervisor, args.pool.as_deref()).await?;
+    let pool = args.pool.as_ref().or(before.pool.as_ref());
+    let jobs = running(&supervisor, pool.map(String::as_str)).await?;
     let mut pools: Vec<&PoolName> = Vec::new();
     for job in jobs.iter().filter(|job| job.job.id.as_str() == args.id) {
         if !pools.contains(&&job.pool) {
@@ -59,21 +66,23 @@ async fn stop(cli: &Cli, args: &JobsStopArgs) -> Result<Exit, Failure> {
     }
     match cli.format {
         Format::Json => output::json(&StoppedJobs { stopped, then })?,
-        Format::Human => {
-            let jobs = match stopped {
-                1 => "1 job was".to_owned(),
-                jobs => format!("{} with this id were", counted(jobs, "job")),
-            };
-            let becomes = match then {
-                StopThen::Retry => "retried later",
-                StopThen::Reject => "dead-lettered",
-                StopThen::Requeue => "given back",
-            };
-            let text = format!("{jobs} told to stop, to be {becomes}\n");
-            output::write(text.as_bytes())?;
-        }
+        Format::Human => output::write(of_stop(stopped, then).as_bytes())?,
     }
     Ok(Exit::Ok)
+}
+
+/// What was stopped, and what becomes of its message.
+fn of_stop(stopped: usize, then: StopThen) -> String {
+    let jobs = match stopped {
+        1 => "1 job was".to_owned(),
+        jobs => format!("{} with this id were", counted(jobs, "job")),
+    };
+    let becomes = match then {
+        StopThen::Retry => "retried later",
+        StopThen::Reject => "dead-lettered",
+        StopThen::Requeue => "given back",
+    };
+    format!("{jobs} told to stop, to be {becomes}\n")
 }
 
 async fn stop_one(
@@ -120,16 +129,29 @@ pub(super) async fn stop_each(
 
 /// The running jobs of one pool or of all pools.
 async fn running(supervisor: &Supervisor, pool: Option<&str>) -> Result<Vec<Job>, Failure> {
+    let pools = pools(supervisor, pool).await?;
+    Ok(running_in(supervisor, &pools).await?)
+}
+
+/// One pool, or all pools.
+async fn pools(supervisor: &Supervisor, pool: Option<&str>) -> Result<Vec<PoolStatus>, Failure> {
     let pools: Vec<v1::Pool> = client::get(supervisor, "/api/v1/pools", "read the pools").await?;
-    let names = pools.into_iter().map(|pool| pool.status.name);
-    let meant: Vec<PoolName> = names
-        .filter(|name| pool.is_none_or(|pool| pool == name.as_str()))
+    let pools = pools.into_iter().map(|pool| pool.status);
+    let meant: Vec<PoolStatus> = pools
+        .filter(|status| pool.is_none_or(|pool| pool == status.name.as_str()))
         .collect();
-    if let (true, Some(pool)) = (meant.is_empty(), pool) {
-        return Err(no_such_pool(pool));
+    match (meant.is_empty(), pool) {
+        (true, Some(pool)) => Err(no_such_pool(pool)),
+        _ => Ok(meant),
     }
+}
+
+async fn running_in(
+    supervisor: &Supervisor,
+    pools: &[PoolStatus],
+) -> Result<Vec<Job>, client::ClientError> {
     let mut all = Vec::new();
-    for pool in meant {
+    for PoolStatus { name: pool, .. } in pools {
         let path = path(pool.as_str(), "jobs");
         let jobs: Vec<JobOfPool> = client::get(supervisor, &path, "read the jobs").await?;
         all.extend(jobs.into_iter().map(|JobOfPool { job, predecessor }| Job {
@@ -145,9 +167,14 @@ const COLUMNS: [&str; 8] = [
     "POOL", "JOB", "WORKER", "RUNNER", "ATTEMPT", "RUNS", "LEFT", "STOPPING",
 ];
 
-fn table(jobs: &[Job], now: Timestamp) -> String {
+fn table(jobs: &[Job], pools: &[PoolStatus], now: Timestamp) -> String {
+    let unseen: String = pools.iter().filter_map(of_programs).collect();
     if jobs.is_empty() {
-        return "no job runs\n".to_owned();
+        // Where every pool has programs, nobody knows whether a job runs.
+        return match pools.iter().all(|pool| pool.consumes) && !pools.is_empty() {
+            true => unseen,
+            false => format!("no job runs\n{unseen}"),
+        };
     }
     let rows: Vec<Vec<Cell>> = jobs.iter().map(|job| row(job, now)).collect();
     let layout = Layout::new(&COLUMNS, |column| !(4..7).contains(&column), &rows);
@@ -159,7 +186,21 @@ fn table(jobs: &[Job], now: Timestamp) -> String {
     if jobs.iter().any(|job| job.predecessor.is_some()) {
         text.push_str("pid: the supervisor that this one has taken over from still runs the job\n");
     }
-    text
+    text + &unseen
+}
+
+/// A line about a pool whose jobs are not seen.
+fn of_programs(pool: &PoolStatus) -> Option<String> {
+    if !pool.consumes {
+        return None;
+    }
+    let programs = pool.workers.live + pool.workers.draining;
+    Some(format!(
+        "{}: its programs consume the queue themselves, so tidegate does not see their jobs; {} {} up\n",
+        Escaped(pool.name.as_str()),
+        counted(programs, "program"),
+        form_for(programs, "is", "are")
+    ))
 }
 
 fn row(
@@ -209,12 +250,55 @@ mod tests {
         ]))
         .unwrap();
         let now = "2026-01-02T03:01:30Z".parse().unwrap();
-        let text = anstream::adapter::strip_str(&table(&jobs, now)).to_string();
+        let text = anstream::adapter::strip_str(&table(&jobs, &[], now)).to_string();
         insta::assert_snapshot!(text);
     }
 
     #[test]
+    fn the_answer_to_a_stop_says_what_becomes_of_the_message() {
+        for (stopped, then, text) in [
+            (
+                1,
+                StopThen::Retry,
+                "1 job was told to stop, to be retried later\n",
+            ),
+            (
+                1,
+                StopThen::Reject,
+                "1 job was told to stop, to be dead-lettered\n",
+            ),
+            (
+                2,
+                StopThen::Requeue,
+                "2 jobs with this id were told to stop, to be given back\n",
+            ),
+        ] {
+            assert_eq!(of_stop(stopped, then), text);
+        }
+    }
+
+    #[test]
     fn says_so_if_nothing_runs() {
-        assert_eq!(table(&[], Timestamp::UNIX_EPOCH), "no job runs\n");
+        assert_eq!(table(&[], &[], Timestamp::UNIX_EPOCH), "no job runs\n");
+    }
+
+    #[test]
+    fn says_of_programs_that_consume_the_queue_themselves_that_their_jobs_are_not_seen() {
+        let pool = |name: &str, consumes: bool, live: u32| -> PoolStatus {
+            serde_json::from_value(serde_json::json!({
+                "name": name, "queue": name, "state": "active", "consumes": consumes,
+                "depth": {"ready": 0, "age_ms": 1, "stale": false}, "delayed": 0, "demand": 0, "expected": 0,
+                "workers": {"bare": 0, "live": live, "draining": 1}, "runners": {"idle": 0, "busy": 0},
+                "jobs": {"done": 0, "retried": 0, "dead": 0, "requeued": 0, "lost": 0}
+            }))
+            .unwrap()
+        };
+        let said = |pools: &[PoolStatus]| table(&[], pools, Timestamp::UNIX_EPOCH);
+        let celery = pool("celery", true, 2);
+        let unseen = "celery: its programs consume the queue themselves, so tidegate does not see their jobs; \
+                      3 programs are up\n";
+        assert_eq!(said(&[celery.clone()]), unseen);
+        let other = pool("mails", false, 2);
+        assert_eq!(said(&[celery, other]), format!("no job runs\n{unseen}"));
     }
 }

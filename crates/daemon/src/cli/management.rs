@@ -106,9 +106,19 @@ impl QueueDetails {
     }
 }
 
+/// Who takes the messages of a pool's queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Taker {
+    /// Our workers.
+    Workers,
+    /// Programs that consume the queue themselves. Deadlines, returns and dead letters are theirs.
+    Programs,
+}
+
 /// The type of a queue, and what does not fit its pool.
 pub(in crate::cli) fn of_queue(
     pool: &PoolSettings,
+    taker: Taker,
     details: &QueueDetails,
 ) -> Vec<(Severity, String)> {
     let queue = &pool.queue;
@@ -118,7 +128,9 @@ pub(in crate::cli) fn of_queue(
     let (severity, what) = of_kind(queue, kind);
     say(severity, what);
 
-    if let Some(Limit { value, by }) = details.limit("consumer-timeout") {
+    if taker == Taker::Workers
+        && let Some(Limit { value, by }) = details.limit("consumer-timeout")
+    {
         let timeout = Duration::from_millis(value);
         let (shown, deadline) = (short_duration(timeout), short_duration(pool.ack_deadline));
         if timeout < pool.ack_deadline {
@@ -161,7 +173,10 @@ pub(in crate::cli) fn of_queue(
         let (severity, what) = of_single_active_consumer(queue);
         say(severity, what);
     }
-    if pool.retry.dead_letter == DeadLetter::Broker && !details.has_dead_letter_exchange() {
+    if taker == Taker::Workers
+        && pool.retry.dead_letter == DeadLetter::Broker
+        && !details.has_dead_letter_exchange()
+    {
         say(
             Severity::Error,
             format!(
@@ -170,7 +185,9 @@ pub(in crate::cli) fn of_queue(
             ),
         );
     }
-    if let Some(Limit { value, by }) = details.limit("delivery-limit") {
+    if taker == Taker::Workers
+        && let Some(Limit { value, by }) = details.limit("delivery-limit")
+    {
         // A give-back is a copy, and a message that was returned is replaced with a fresh copy. So a message has the
         // returns of one connection loss only, at most one for each channel.
         let lowest = lowest_delivery_limit(pool.policy.max);
@@ -286,7 +303,11 @@ mod tests {
 
     /// The problems, one line each.
     fn problems(pool: &PoolSettings, json: Value) -> Vec<String> {
-        of_queue(pool, &details(json))
+        problems_of(pool, Taker::Workers, json)
+    }
+
+    fn problems_of(pool: &PoolSettings, taker: Taker, json: Value) -> Vec<String> {
+        of_queue(pool, taker, &details(json))
             .into_iter()
             .filter(|(severity, _)| *severity != Severity::Ok)
             .map(|(severity, what)| format!("{}: {what}", severity.as_str()))
@@ -307,6 +328,21 @@ mod tests {
         ] {
             assert_eq!(problems(&pool(), json), [""; 0]);
         }
+    }
+
+    #[test]
+    fn of_a_queue_of_programs_only_what_concerns_programs_is_reported() {
+        let json = json!({"type": "quorum", "auto_delete": true, "arguments": {
+            "x-consumer-timeout": 60_000, "x-delivery-limit": 0, "x-expires": 60_000, "x-single-active-consumer": true
+        }});
+        let problems = |taker| problems_of(&pool(), taker, json.clone());
+        assert_eq!(problems(Taker::Workers).len(), 5);
+        let [gone, expired, single] = &problems(Taker::Programs)[..] else {
+            panic!("{:?}", problems(Taker::Programs));
+        };
+        assert!(gone.contains("auto-delete"), "{gone}");
+        assert!(expired.contains("expires"), "{expired}");
+        assert!(single.contains("single active consumer"), "{single}");
     }
 
     #[test]
@@ -372,7 +408,7 @@ mod tests {
         for limit in [1, 20] {
             let json = json!({"arguments": {"x-delivery-limit": limit}});
             assert_eq!(problems(&pool(), json.clone()), [""; 0]);
-            let told = of_queue(&pool(), &details(json));
+            let told = of_queue(&pool(), Taker::Workers, &details(json));
             let expected =
                 format!("its delivery limit is {limit} by its argument x-delivery-limit");
             assert!(

@@ -62,6 +62,7 @@ pub(super) fn simulate(cli: &Cli, args: &SimulateArgs) -> Result<Exit, Failure> 
             let error = anyhow::Error::new(error).context(format!("draw {}", file.display()));
             Failure::new(Exit::Unexpected, error)
         })?;
+        output::tell_of_plot(file);
     }
     match cli.format {
         Format::Json => {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anstyle::{AnsiColor, Style};
+use hyper::StatusCode;
 
 use super::{
     args::{Cli, Format, status::StatusArgs},
@@ -25,12 +26,33 @@ const REFUSED: Style = AnsiColor::Red.on_default().bold();
 
 pub(super) async fn status(cli: &Cli, args: &StatusArgs) -> Result<Exit, output::Failure> {
     let supervisor = supervisor::find(cli, &args.socket)?;
-    let pools = read(&supervisor).await?;
+    let seen = read_all(&supervisor).await?;
     match cli.format {
-        Format::Json => output::json(&pools)?,
-        Format::Human => output::write(text(pools).as_bytes())?,
+        Format::Json => output::json(&seen.pools)?,
+        Format::Human => output::write(text(seen).as_bytes())?,
     }
     Ok(Exit::Ok)
+}
+
+/// What a supervisor says of its pools.
+#[derive(Debug, Default)]
+pub(super) struct SeenPools {
+    /// Those of the configuration.
+    pub(super) pools: Vec<v1::Pool>,
+    /// Those that a reload has removed and that still drain.
+    pub(super) leaving: Vec<v1::Pool>,
+}
+
+/// Asks the supervisor for its pools, and for those that it has no longer.
+pub(super) async fn read_all(supervisor: &Supervisor) -> Result<SeenPools, ClientError> {
+    let pools = read(supervisor).await?;
+    let path = "/api/v1/leaving";
+    let leaving = match client::get(supervisor, path, "read the removed pools").await {
+        // A supervisor of an older version does not tell.
+        Err(ClientError::Refused { status, .. }) if status == StatusCode::NOT_FOUND => Vec::new(),
+        leaving => leaving?,
+    };
+    Ok(SeenPools { pools, leaving })
 }
 
 /// Asks the supervisor for its pools.
@@ -39,11 +61,12 @@ pub(super) async fn read(supervisor: &Supervisor) -> Result<Vec<v1::Pool>, Clien
 }
 
 /// The pools for a person.
-pub(super) fn text(pools: Vec<v1::Pool>) -> String {
+pub(super) fn text(SeenPools { pools, leaving }: SeenPools) -> String {
     let refused = pools.iter().find_map(|pool| pool.reload_refused.clone());
     let predecessors = of_predecessors(&pools);
     let pools: Vec<PoolStatus> = pools.into_iter().map(|pool| pool.status).collect();
     let mut text = table(&pools);
+    text.extend(leaving.iter().map(|pool| of_leaving(&pool.status)));
     text.push_str(&of_nodes(&pools));
     text.push_str(&predecessors);
     if let Some(refused) = refused {
@@ -63,6 +86,15 @@ fn of_nodes(pools: &[PoolStatus]) -> String {
     }
     let nodes = Vec::from_iter(nodes).join(", ");
     format!("{DIM}connected to {}{DIM:#}\n", Escaped(&nodes))
+}
+
+/// A line for a pool that a reload has removed and that still drains.
+fn of_leaving(pool: &PoolStatus) -> String {
+    let noun = if pool.consumes { "program" } else { "worker" };
+    let left = pool.workers.live + pool.workers.draining;
+    let (name, count) = (Escaped(pool.name.as_str()), counted(left, noun));
+    let ends = form_for(left, "ends", "end");
+    format!("{name} was removed from the configuration: {count} still {ends}\n")
 }
 
 /// A line for each supervisor that has handed over and still works.
@@ -265,6 +297,22 @@ mod tests {
              the supervisor that this one has taken over from still runs (pid 8)\n"
         );
         assert_eq!(of_predecessors(&[with(serde_json::json!([]))]), "");
+    }
+
+    #[test]
+    fn says_of_a_removed_pool_what_still_ends() {
+        let mut celery = thumbnails();
+        celery["workers"] = serde_json::json!({"bare": 0, "live": 0, "draining": 2});
+        assert_eq!(
+            of_leaving(&pool(celery.clone())),
+            "thumbnails was removed from the configuration: 2 workers still end\n"
+        );
+        celery["consumes"] = true.into();
+        celery["workers"]["draining"] = 1.into();
+        assert_eq!(
+            of_leaving(&pool(celery)),
+            "thumbnails was removed from the configuration: 1 program still ends\n"
+        );
     }
 
     #[test]

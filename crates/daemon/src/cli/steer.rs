@@ -65,6 +65,9 @@ pub(super) async fn flush(cli: &Cli, args: &FlushArgs) -> Result<Exit, Failure> 
 
 /// The runners that a flush has stopped, and the jobs that it told to stop.
 fn of_flush(steered: &Steered, busy: bool) -> String {
+    if steered.pool.status.consumes {
+        return of_flushed_programs(steered.runners_stopped, busy);
+    }
     let mut parts = Vec::new();
     if steered.runners_stopped > 0 {
         let idle = counted(steered.runners_stopped, "idle runner");
@@ -78,6 +81,15 @@ fn of_flush(steered: &Steered, busy: bool) -> String {
         (false, _) => parts.join(", "),
         (true, true) => "no runner to stop".to_owned(),
         (true, false) => "no idle runner to stop".to_owned(),
+    }
+}
+
+/// Programs that consume the queue themselves. They finish what they hold first, and others take their place.
+fn of_flushed_programs(told: u64, busy: bool) -> String {
+    match (told, busy) {
+        (0, true) => "no program to end".to_owned(),
+        (0, false) => "no program that holds nothing".to_owned(),
+        (told, _) => format!("{} told to end, to be replaced", counted(told, "program")),
     }
 }
 
@@ -155,7 +167,7 @@ pub(super) async fn reload(cli: &Cli, args: &ReloadArgs) -> Result<Exit, Failure
 
 fn of_reload(reloaded: &Reloaded) -> String {
     let pools = counted(reloaded.pools, "pool");
-    let mut text = format!("{}: taken over, {pools}", Escaped(&reloaded.file));
+    let mut text = format!("{}: applied, {pools}", Escaped(&reloaded.file));
     for (word, names) in [
         ("added", &reloaded.added),
         ("changed", &reloaded.changed),
@@ -300,6 +312,20 @@ mod tests {
     }
 
     #[test]
+    fn a_flush_of_programs_that_consume_the_queue_themselves_speaks_of_programs() {
+        for (told, busy, expected) in [
+            (0, false, "no program that holds nothing"),
+            (0, true, "no program to end"),
+            (1, false, "1 program told to end, to be replaced"),
+            (3, true, "3 programs told to end, to be replaced"),
+        ] {
+            let mut steered = steered(told > 0, told, 0);
+            steered.pool.status.consumes = true;
+            assert_eq!(of_flush(&steered, busy), expected);
+        }
+    }
+
+    #[test]
     fn an_order_that_was_in_force_already_says_so() {
         assert_eq!(with_as_before(&steered(true, 0, 0), "paused"), "paused");
         let before = with_as_before(&steered(false, 0, 0), "paused");
@@ -320,7 +346,7 @@ mod tests {
         let text = of_reload(&reloaded);
         assert_eq!(
             text,
-            "tidegate.toml: taken over, 3 pools; added a; changed b, c\\u{1b}\n\
+            "tidegate.toml: applied, 3 pools; added a; changed b, c\\u{1b}\n\
              changes of http take effect at the next start\n"
         );
     }

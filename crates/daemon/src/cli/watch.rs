@@ -15,11 +15,11 @@ use tokio::time::{self, MissedTickBehavior};
 
 use super::{
     args::{Cli, Format, status::StatusArgs},
-    status, supervisor,
+    status::{self, SeenPools},
+    supervisor,
 };
 use crate::output::{self, Exit, Failure};
 use tidegate::{
-    api::v1,
     escape::{Escaped, escaped_json},
     text::{counted, time},
 };
@@ -37,7 +37,7 @@ pub(super) async fn watch(cli: &Cli, args: &StatusArgs) -> Result<Exit, Failure>
     loop {
         let read = async {
             ticks.tick().await;
-            status::read(&supervisor).await
+            status::read_all(&supervisor).await
         };
         let read = tokio::select! {
             // The first poll of `stop` starts to listen, so it comes before the first request.
@@ -46,7 +46,7 @@ pub(super) async fn watch(cli: &Cli, args: &StatusArgs) -> Result<Exit, Failure>
             read = read => read,
         };
         let read = match read {
-            Ok(pools) => Ok(pools),
+            Ok(seen) => Ok(seen),
             // Probably no supervisor runs, or the user meant another one.
             Err(error) if is_first => return Err(error.into()),
             Err(error) => Err(format!("failed to {}", tidegate::run::chain(&error))),
@@ -90,18 +90,14 @@ impl View {
     }
 
     /// The text for the next reading: empty if there is no change to show.
-    fn next(
-        &mut self,
-        read: Result<Vec<v1::Pool>, String>,
-        now: Timestamp,
-    ) -> Result<String, Failure> {
+    fn next(&mut self, read: Result<SeenPools, String>, now: Timestamp) -> Result<String, Failure> {
         let text = match (read, self.mode) {
-            (Ok(pools), Mode::Lines) => {
-                let json = serde_json::to_string(&pools).context("print as JSON");
+            (Ok(seen), Mode::Lines) => {
+                let json = serde_json::to_string(&seen.pools).context("print as JSON");
                 let json = json.map_err(|error| Failure::new(Exit::Unexpected, error))?;
                 format!("{}\n", escaped_json(&json))
             }
-            (Ok(pools), Mode::Screen | Mode::Blocks) => status::text(pools),
+            (Ok(seen), Mode::Screen | Mode::Blocks) => status::text(seen),
             (Err(error), Mode::Screen | Mode::Blocks) => format!("{}\n", Escaped(&error)),
             (Err(error), Mode::Lines) => {
                 if self.shown != error {
@@ -181,7 +177,7 @@ fn raw(text: &str) -> Result<(), Failure> {
 mod tests {
     use super::*;
 
-    fn pools(ready: u64) -> Result<Vec<v1::Pool>, String> {
+    fn pools(ready: u64) -> Result<SeenPools, String> {
         let pool = serde_json::json!({
             "name": "thumbnails", "queue": "thumbnails", "state": "active",
             "depth": {"ready": ready, "age_ms": 210, "stale": false},
@@ -190,7 +186,10 @@ mod tests {
             "runners": {"idle": 0, "busy": 0},
             "jobs": {"done": 9, "retried": 0, "dead": 0, "requeued": 0, "lost": 0}
         });
-        Ok(vec![serde_json::from_value(pool).unwrap()])
+        Ok(SeenPools {
+            pools: vec![serde_json::from_value(pool).unwrap()],
+            leaving: Vec::new(),
+        })
     }
 
     fn now() -> Timestamp {

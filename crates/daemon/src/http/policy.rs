@@ -27,8 +27,8 @@ use tidegate::{
         policy_toml,
     },
     decide::{
-        By, ByHand, Decision, Inputs, Order, Policy, PoolName, Recommendation, SetPolicy,
-        SteeringAct, SteeringOutcome,
+        By, ByHand, Decision, DrainAfter, Inputs, Order, Policy, PoolName, Recommendation,
+        SetPolicy, SteeringAct, SteeringOutcome,
     },
     run::{IntakeStatus, PoolStatus},
     text::{counted, parse_duration},
@@ -159,8 +159,13 @@ async fn change(
         act,
         applied: query.trial.is_none(),
         changes,
-        before: outlook(&policy_of(set), &inputs, status.expected),
-        after: outlook(&policy_of(new.as_ref()), &inputs, status.expected),
+        before: outlook(&settings, &policy_of(set), &inputs, status.expected),
+        after: outlook(
+            &settings,
+            &policy_of(new.as_ref()),
+            &inputs,
+            status.expected,
+        ),
         now: None,
         recording: None,
         no_recording: None,
@@ -266,13 +271,14 @@ fn changes(before: &[PolicyKey], after: &[PolicyKey]) -> Vec<KeyChange> {
         .collect()
 }
 
-fn outlook(policy: &Policy, inputs: &Inputs, expected: u32) -> Outlook {
+fn outlook(settings: &PoolSettings, policy: &Policy, inputs: &Inputs, expected: u32) -> Outlook {
     let Recommendation { workers, why } = policy.recommendation(inputs, expected);
     Outlook {
         policy: policy.to_string(),
         demand: inputs.demand,
-        workers: match inputs.demand {
-            0 => 0,
+        workers: match (inputs.demand, settings.drain_after) {
+            // After a while the pool drains. One that never drains keeps what its policy says.
+            (0, DrainAfter::After(_)) => settings.keep_warm.min(policy.max),
             _ => workers.min(policy.max).max(policy.min_active),
         },
         why,
@@ -407,6 +413,28 @@ mod tests {
         status.intake = IntakeStatus::Paused;
         let paused = of_other_orders(&status).unwrap();
         assert!(paused.contains("tidegate resume a"), "{paused}");
+    }
+
+    #[test]
+    fn on_an_empty_queue_the_outlook_is_what_the_pool_keeps() {
+        let mut settings = PoolSettings::new("a");
+        let workers = |settings: &PoolSettings, inputs: &Inputs| {
+            outlook(settings, &Policy::fixed(8).max(10), inputs, 0).workers
+        };
+        let empty = Inputs::default();
+        let mut full = Inputs::default();
+        (full.ready, full.demand) = (20, 20);
+        assert_eq!(
+            (workers(&settings, &empty), workers(&settings, &full)),
+            (0, 8)
+        );
+        settings.keep_warm = 2;
+        assert_eq!(workers(&settings, &empty), 2);
+        settings.drain_after = DrainAfter::Never;
+        assert_eq!(
+            (workers(&settings, &empty), workers(&settings, &full)),
+            (8, 8)
+        );
     }
 
     #[test]

@@ -31,12 +31,13 @@ const CHALLENGES: [&str; 2] = ["Bearer", "Basic realm=\"tidegate\", charset=\"UT
 
 /// Every route.
 pub(super) fn table() -> Vec<Route> {
-    let reading: [Route; 9] = [
+    let reading: [Route; 10] = [
         ("/healthz", &["get"], get(healthz)),
         ("/readyz", &["get"], get(readyz)),
         ("/metrics", &["get"], get(metrics)),
         ("/api/v1/openapi.json", &["get"], get(openapi)),
         ("/api/v1/jobs", &["get"], get(all_jobs)),
+        ("/api/v1/leaving", &["get"], get(leaving)),
         ("/api/v1/pools", &["get"], get(pools)),
         ("/api/v1/pools/{pool}", &["get"], get(pool)),
         ("/api/v1/pools/{pool}/explain", &["get"], get(explain)),
@@ -150,6 +151,12 @@ async fn metrics(State(api): State<Api>) -> Response {
 
 async fn pools(State(api): State<Api>) -> Json<Vec<v1::Pool>> {
     let pools = api.supervisor.pools().into_iter();
+    Json(pools.map(|status| api.view.of(status)).collect())
+}
+
+/// The pools that a reload has removed and that still drain.
+async fn leaving(State(api): State<Api>) -> Json<Vec<v1::Pool>> {
+    let pools = api.supervisor.leaving().into_iter();
     Json(pools.map(|status| api.view.of(status)).collect())
 }
 

@@ -1,5 +1,6 @@
 //! The table of several runs, for people.
 
+use tidegate::text::form_for;
 use tidegate_sim::Report;
 
 /// The columns. The first is words.
@@ -36,22 +37,33 @@ pub(crate) fn notes(report: &Report) -> Vec<String> {
     let noted = [
         (
             report.retried,
+            "attempt failed and was followed by another",
             "attempts failed and were followed by another",
         ),
-        (report.dead, "jobs failed at every attempt"),
+        (
+            report.dead,
+            "job failed at every attempt",
+            "jobs failed at every attempt",
+        ),
         (
             report.interrupted,
+            "job was stopped while it ran, and ran again",
             "jobs were stopped while they ran, and ran again",
         ),
         (
             report.left,
+            "job was never done: no worker took it, or none finished it",
             "jobs were never done: no worker took them, or none finished them",
         ),
     ];
-    let noted = noted.into_iter().filter(|(count, _)| *count > 0);
+    let noted = noted.into_iter().filter(|(count, ..)| *count > 0);
     noted
-        .map(|(count, what)| format!("{}: {} {what}", report.name, thousands(count)))
+        .map(|(count, one, more)| note(&report.name, count, one, more))
         .collect()
+}
+
+fn note(run: &str, count: u64, one: &str, more: &str) -> String {
+    format!("{run}: {} {}", thousands(count), form_for(count, one, more))
 }
 
 /// A time in the unit that reads best.
@@ -83,6 +95,13 @@ pub(crate) use crate::load::thousands;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_note_about_one_job_is_in_the_singular() {
+        let note = |count| note("a", count, "job failed", "jobs failed");
+        assert_eq!(note(1), "a: 1 job failed");
+        assert_eq!(note(1_234), "a: 1,234 jobs failed");
+    }
 
     #[test]
     fn times_and_shares_are_short() {

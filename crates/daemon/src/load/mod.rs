@@ -130,10 +130,7 @@ pub(crate) async fn run(
     sent.map_err(LoadError::Send)?;
     drawn?;
     if let Some(file) = &plan.plot {
-        let file = file.display().to_string();
-        output::tell(
-            format!("wrote the plot to {}\n", tidegate::escape::Escaped(&file)).as_bytes(),
-        );
+        output::tell_of_plot(file);
     }
     judge(&plan, &report, ended)?;
     Ok(Exit::Ok)

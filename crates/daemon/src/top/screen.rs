@@ -236,6 +236,10 @@ fn draw_detail(frame: &mut Frame<'_>, area: Rect, state: &ScreenState, pool: &v1
         decision,
     );
     let lines = match detail.jobs.is_empty() {
+        // Narrow enough for a terminal of 80 columns.
+        true if status.consumes => {
+            "its programs consume by\nthemselves: jobs are not seen".to_owned()
+        }
         true => "no job runs".to_owned(),
         false => detail.jobs.join("\n"),
     };

@@ -190,7 +190,9 @@ impl Reconciler {
             Some(own) => own.recommend(&situation),
             None => policy.clone().recommend(&situation),
         };
-        if let Some(set) = &self.orders.policy {
+        if let Some(set) = self.orders.policy.as_ref()
+            && !set.by.is_dry_run()
+        {
             why = format!("{why}; set by hand {set}");
         }
         let mut calculation = Calculation::new(TermName::Policy, workers, why);

@@ -8,7 +8,9 @@ use super::socket::SocketArgs;
 use tidegate::{
     api::v1::{Span, Workers},
     run::StopThen,
+    text::parse_duration,
 };
+use tidegate_sim::ServiceTimes;
 
 /// Which pools are meant.
 #[derive(Debug, Args)]
@@ -172,12 +174,27 @@ pub(in crate::cli) struct DryRunArgs {
 
     /// How long jobs take: exp:2s, fixed:2s, lognormal:2s,4s (mean and standard deviation) [default: what the pool
     /// measured]
-    #[arg(long, value_name = "S", requires = "dry_run")]
+    #[arg(long, value_name = "S", requires = "dry_run", value_parser = service)]
     pub(in crate::cli) service: Option<String>,
 
     /// Longest acceptable wait [default: the target of a policy target_wait]
-    #[arg(long, value_name = "TIME", requires = "dry_run")]
+    #[arg(long, value_name = "TIME", requires = "dry_run", value_parser = target)]
     pub(in crate::cli) target: Option<String>,
+}
+
+/// Run times, as the supervisor reads them. It answers in the words of its API.
+fn service(text: &str) -> Result<String, String> {
+    match ServiceTimes::named(text) {
+        Some(Ok(_)) => Ok(text.to_owned()),
+        _ => Err("write exp:2s, fixed:2s or lognormal:2s,4s".to_owned()),
+    }
+}
+
+fn target(text: &str) -> Result<String, String> {
+    match parse_duration(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("write a time such as 30s".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -212,7 +229,7 @@ pub(in crate::cli) enum JobsCommand {
     #[command(after_help = "\
 Examples:
   tidegate jobs stop order-17
-  tidegate jobs stop order-17 --then reject")]
+  tidegate jobs stop order-17 --pool thumbnails --then reject")]
     Stop(JobsStopArgs),
 }
 
@@ -251,5 +268,21 @@ impl From<Then> for StopThen {
             Then::Reject => Self::Reject,
             Then::Requeue => Self::Requeue,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_dry_run_is_given_is_checked_before_it_is_sent() {
+        assert_eq!(service("lognormal:2s,4s").unwrap(), "lognormal:2s,4s");
+        assert_eq!(target("1m30s").unwrap(), "1m30s");
+        for wrong in ["gamma:2s", "exp:soon", "2s", "times.csv", ""] {
+            let why = service(wrong).unwrap_err();
+            assert_eq!(why, "write exp:2s, fixed:2s or lognormal:2s,4s", "{wrong}");
+        }
+        assert_eq!(target("soon").unwrap_err(), "write a time such as 30s");
     }
 }

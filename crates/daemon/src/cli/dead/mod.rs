@@ -26,7 +26,7 @@ use crate::{
 };
 use tidegate::{
     config::{PoolSettings, Settings},
-    decide::QueueName,
+    decide::{PoolName, QueueName},
     queue::{QueueDriver, QueueError, QueueErrorKind},
     settle::{Copies, Letter},
     text::{counted, form_for},
@@ -53,12 +53,15 @@ struct DeadLetterPlace<'a> {
     queue: QueueName,
     /// Whether the user named the queue, so that a missing one is an error.
     is_named: bool,
+    /// Whether the pool's programs consume the queue themselves, so that it dead-letters nothing.
+    consumes: bool,
 }
 
 impl<'a> DeadLetterPlace<'a> {
     fn find(settings: &'a Settings, args: &DeadLetterPlaceArgs) -> Result<Self, Failure> {
         let pools = || settings.pools.iter().map(|config| &config.pool);
-        let Some(pool) = pools().find(|pool| pool.name.as_str() == args.pool) else {
+        let mut configs = settings.pools.iter();
+        let Some(config) = configs.find(|config| config.pool.name.as_str() == args.pool) else {
             let names: Vec<&str> = pools().map(|pool| pool.name.as_str()).collect();
             let hint = match names.is_empty() {
                 true => "no pools are configured".to_owned(),
@@ -67,6 +70,7 @@ impl<'a> DeadLetterPlace<'a> {
             let error = anyhow!("find the pool {:?}", args.pool);
             return Err(Failure::new(Exit::Usage, error).hint(hint));
         };
+        let pool = &config.pool;
         let named = args.queue.as_deref().map(QueueName::from);
         let queue = match named.or_else(|| dead::queue_of(pool)) {
             Some(queue) => queue,
@@ -91,6 +95,7 @@ impl<'a> DeadLetterPlace<'a> {
             pool,
             queue,
             is_named: args.queue.is_some(),
+            consumes: config.runner.consumes(),
         })
     }
 
@@ -152,6 +157,9 @@ impl<'a> DeadLetterPlace<'a> {
             &walked,
             &wanted,
         ));
+        if self.consumes && !self.is_named {
+            say(&of_programs(&self.pool.name));
+        }
         Ok(Exit::Ok)
     }
 
@@ -399,6 +407,14 @@ fn listed(
     }
     text.push_str(&of_renewed(walked));
     text
+}
+
+/// The text about a pool that dead-letters nothing.
+fn of_programs(pool: &PoolName) -> String {
+    format!(
+        "the programs of pool {pool} consume the queue themselves, so tidegate dead-letters none of their messages; \
+         --queue NAME names the queue of their own dead letters"
+    )
 }
 
 /// The text about letters that moved to the end of the queue.

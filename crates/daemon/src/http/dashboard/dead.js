@@ -20,7 +20,7 @@ export function forgetDead() {
 export function drawDead(pool) {
   if (!pool) return;
   const there = pool.dead_waiting ?? 0;
-  put($("dead-text"), there ? `${count(there, "dead letter")} wait${there === 1 ? "s" : ""} for a decision.` : "No dead letter waits.");
+  put($("dead-text"), there ? `${count(there, "dead letter")} wait${there === 1 ? "s" : ""} for a decision.` : pool.consumes ? "The programs of this pool settle their messages themselves, so tidegate dead-letters none." : "No dead letter waits.");
   $("dead-acts").hidden = !there && !shown;
 }
 

@@ -119,7 +119,7 @@ const since = (text) => (Date.now() - Date.parse(text)) / 1000;
 
 const TABLES = [
   {
-    id: "jobs", from: (pool) => path(pool, "/jobs"), none: "No job runs.",
+    id: "jobs", from: (pool) => path(pool, "/jobs"), none: "No job runs.", unseen: "The programs of this pool consume the queue themselves, so tidegate does not see their jobs.",
     head: ["Job", "Worker", "Runner", "Running for", "Attempt", "Deadline", "Action"],
     row(job, pool) {
       const left = job.deadline ? -since(job.deadline) : undefined;
@@ -128,7 +128,7 @@ const TABLES = [
     },
   },
   {
-    id: "failures", from: (pool) => path(pool, "/failures"), none: "No job has failed since the daemon started.",
+    id: "failures", from: (pool) => path(pool, "/failures"), none: "No job has failed since the daemon started.", unseen: "The programs of this pool settle their messages themselves, so tidegate does not see failures.",
     head: ["When", "Job", "Attempt", "Became", "Error"],
     // Read only when there is a new one.
     key: ({ jobs }) => `${jobs.retried} ${jobs.dead}`,
@@ -225,7 +225,7 @@ async function drawTable(pool, table) {
   if (key === undefined && drawn.get(table.id) === text) return freshen(body, table, items, pool.name);
   if (key === undefined) drawn.set(table.id, text);
   const focused = body.contains(document.activeElement) && document.activeElement.getAttribute("aria-label");
-  body.replaceChildren(items.length ? filled(table, items, pool.name) : element("p", { class: "quiet" }, table.none));
+  body.replaceChildren(items.length ? filled(table, items, pool.name) : element("p", { class: "quiet" }, (pool.consumes && table.unseen) || table.none));
   if (focused) body.querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus();
 }
 
