@@ -83,8 +83,8 @@ impl Tally {
         self.busy_time += time;
     }
 
-    /// The counts in the form of the contract.
-    pub(crate) fn report(&self, name: &str, seconds: Duration) -> Report {
+    /// The counts in the form of the contract. `left` jobs are not settled.
+    pub(crate) fn report(&self, name: &str, seconds: Duration, left: u64) -> Report {
         let recorded = self.waits.len();
         let at = |quantile| match recorded {
             0 => 0.0,
@@ -92,7 +92,6 @@ impl Tally {
             _ => (self.waits.value_at_quantile(quantile) as f64 / 1e6)
                 .min(self.wait_max.as_secs_f64()),
         };
-        let left = self.jobs - self.done - self.dead;
         Report {
             name: name.to_owned(),
             jobs: self.jobs,

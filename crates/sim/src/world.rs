@@ -603,6 +603,12 @@ impl<'w> World<'w> {
                 self.tally.ran(now.since(attempt.begins));
             }
         }
+        let left = self.present();
+        debug_assert_eq!(
+            self.tally.jobs,
+            self.tally.done + self.tally.dead + left,
+            "a job was lost, or counted twice"
+        );
         // Jobs that no worker took have waited until now.
         while self.ready() > 0 {
             let Some(job) = self.take() else {
@@ -613,6 +619,14 @@ impl<'w> World<'w> {
             }
         }
         let curve = self.tally.curve.finish(now);
-        (self.tally.report(name, now.since(Moment::ZERO)), curve)
+        let report = self.tally.report(name, now.since(Moment::ZERO), left);
+        (report, curve)
+    }
+
+    /// Jobs that are not settled: in the queue, held by a worker, or in a backoff. They are counted where they are, so
+    /// that a job that gets lost does not pass for one that is left.
+    fn present(&self) -> u64 {
+        let held: u64 = self.workers.iter().map(|(_, worker)| worker.held()).sum();
+        self.ready() + held + self.backing_off
     }
 }
