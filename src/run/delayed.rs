@@ -13,7 +13,7 @@ use std::{
 
 use tokio::time::{self, Instant};
 
-use super::shared::PoolShared;
+use super::{shared::PoolShared, shared_ticks::next_whole};
 use crate::{
     decide::{QueueName, may_break_error_texts},
     queue::QueueErrorKind,
@@ -105,7 +105,7 @@ pub(crate) async fn watch(shared: Arc<PoolShared>) {
     let mut received: BTreeSet<QueueName> = BTreeSet::new();
     let mut counter = OverdueRetries::default();
     loop {
-        time::sleep(INTERVAL).await;
+        time::sleep_until(next_whole(INTERVAL, shared.now())).await;
         // Before the reading: a queue that gets its first message during the reading may be found missing now, and is read in
         // the next round.
         for queue in shared.copies.received.take() {
@@ -121,10 +121,16 @@ pub(crate) async fn watch(shared: Arc<PoolShared>) {
             for queue in std::iter::once(own.clone()).chain(spares(&own)) {
                 let since = missing.get(&queue);
                 let is_missing = since.is_some_and(|since| since.elapsed() < MISSING_FOR);
-                // Reading a missing queue may cost more than the channel.
-                let is_wary = may_break_error_texts(queue.as_str());
-                if is_missing || !(received.contains(&queue) || may_be_there && !is_wary) {
+                let is_read = !is_missing
+                    && (received.contains(&queue)
+                        // Reading a missing queue may cost more than the channel.
+                        || may_be_there && !may_break_error_texts(queue.as_str()));
+                if !is_read {
                     may_be_there = false;
+                    if received.is_empty() {
+                        // So no spare of this queue is read. Idle pools end here, at each level.
+                        break;
+                    }
                     continue;
                 }
                 match count(&shared, &queue, &mut missing).await {

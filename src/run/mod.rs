@@ -29,6 +29,7 @@ mod reply_warnings;
 mod running_jobs;
 mod settling;
 mod shared;
+mod shared_ticks;
 mod spec;
 mod status;
 mod steering;

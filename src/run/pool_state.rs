@@ -6,11 +6,10 @@ use crate::{
     queue::Connectivity,
 };
 
-/// The state of a pool at this instant.
-pub(crate) fn state_of(shared: &PoolShared) -> PoolState {
-    let last = shared.last().clone();
+/// The state of a pool at this instant, after this reconcile.
+pub(crate) fn state_of(shared: &PoolShared, last: &LastReconcile) -> PoolState {
     let counts = shared.census(shared.now()).0.counts();
-    state(shared, &last, shared.intake(), &counts).0
+    state(shared, last, shared.intake(), &counts).0
 }
 
 /// The state of a pool with these workers, and the cause if it needs attention.

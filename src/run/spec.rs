@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{config::PoolSettings, runner::RunnerManager};
+use crate::{config::PoolSettings, decide::PolicyKind, runner::RunnerManager};
 
 /// A pool to run: its settings, and the manager of its runners.
 ///
@@ -55,6 +55,10 @@ pub(super) fn problem(settings: &PoolSettings) -> Option<&'static str> {
             "scaling.up_step and scaling.down_step must be 1 or more",
         ),
         (
+            matches!(&policy.kind, PolicyKind::TargetWait(wait) if wait.target.is_zero()),
+            "policy.target must be above zero",
+        ),
+        (
             retry.max_attempts == 0,
             "retry.max_attempts must be 1 or more",
         ),
@@ -70,6 +74,10 @@ pub(super) fn problem(settings: &PoolSettings) -> Option<&'static str> {
             breaker.is_some_and(|rules| rules.window == Duration::ZERO || rules.min_jobs == 0),
             "retry.breaker.window must be above zero, and min_jobs 1 or more",
         ),
+        (
+            breaker.is_some_and(|rules| rules.pause.is_zero()),
+            "retry.breaker.pause must be above zero",
+        ),
     ];
     let wrong = problems.into_iter().find(|(is_wrong, _)| *is_wrong)?;
     Some(wrong.1)
@@ -78,7 +86,7 @@ pub(super) fn problem(settings: &PoolSettings) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::BreakerRules;
+    use crate::decide::{BreakerRules, TargetWait};
 
     #[test]
     fn names_the_setting_that_no_pool_can_work_with() {
@@ -114,6 +122,12 @@ mod tests {
             (of(|pool| pool.keep_warm = pool.policy.max + 1), "keep_warm"),
             (of(|pool| pool.scaling.up_step = 0), "scaling.up_step"),
             (of(|pool| pool.scaling.down_step = 0), "scaling.up_step"),
+            (
+                of(|pool| {
+                    pool.policy.kind = PolicyKind::TargetWait(TargetWait::new(Duration::ZERO));
+                }),
+                "policy.target",
+            ),
             (of(|pool| pool.retry.max_attempts = 0), "retry.max_attempts"),
             (
                 of(|pool| pool.retry.backoff = Duration::ZERO),
@@ -133,6 +147,10 @@ mod tests {
                 "retry.breaker.window",
             ),
             (breaker(|rules| rules.min_jobs = 0), "retry.breaker.window"),
+            (
+                breaker(|rules| rules.pause = Duration::ZERO),
+                "retry.breaker.pause",
+            ),
         ] {
             assert!(found.starts_with(begins), "{found}: {begins}");
         }

@@ -112,6 +112,19 @@ fn the_simulator_needs_no_runtime_no_broker_and_no_command_line() {
 }
 
 #[test]
+fn a_daemon_without_the_feature_otlp_builds_nothing_of_opentelemetry() {
+    let of_traces = |features: &str| -> Vec<String> {
+        let needs = needs("tidegate-daemon", features).into_iter();
+        needs
+            .filter(|name| name.contains("opentelemetry"))
+            .collect()
+    };
+    let without = of_traces("");
+    assert!(without.is_empty(), "{without:?}");
+    assert!(!of_traces("otlp").is_empty(), "the list is not empty");
+}
+
+#[test]
 fn a_program_with_handlers_alone_does_not_build_the_daemon() {
     let needs = needs("tidegate", "");
     for daemons in [

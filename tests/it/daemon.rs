@@ -7,6 +7,7 @@ use std::{
     net::TcpListener,
     path::Path,
     process::Stdio,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use nix::{sys::signal, unistd::Pid};
@@ -178,6 +179,40 @@ fn answers_health_metrics_and_api_over_http() {
     }
     let done = "tidegate_jobs_total{pool=\"work\",outcome=\"done\"} 1";
     assert!(metrics.contains(done), "{metrics}");
+}
+
+/// The value of a series in the answer of `/metrics`.
+fn value_of(metrics: &str, series: &str) -> f64 {
+    let value = metrics.lines().find_map(|line| line.strip_prefix(series));
+    let value = value.unwrap_or_else(|| panic!("no {series} in:\n{metrics}"));
+    value.trim().parse().unwrap()
+}
+
+#[test]
+fn the_wait_of_a_job_is_measured_from_when_its_message_says_that_it_was_published() {
+    let queue = Queue::new();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = i64::try_from(now.as_millis()).unwrap();
+    // An hour ago, three hours ago, and by a clock that is ahead of ours.
+    for (body, hours) in [("one", -1), ("three", -3), ("later", 1)] {
+        queue.publish_at(body, now + hours * 3_600_000);
+    }
+    queue.publish("without a time");
+    let pools = format!(
+        "[pools.work]\nqueue = \"{}\"\n[pools.work.runner]\ncommand = [\"/bin/true\"]\n",
+        queue.name()
+    );
+    let daemon = Daemon::start(&broker_url(), &pools);
+    daemon.wait_for_pool("work", |pool| pool["jobs"]["done"] == 4);
+    let (_, metrics) = daemon.get("/metrics");
+    let wait = |part: &str| {
+        let series = format!("tidegate_job_wait_seconds{part}{{pool=\"work\"}}");
+        value_of(&metrics, &series)
+    };
+    assert_eq!(wait("_count"), 2.0, "{metrics}");
+    // Four hours, and the time that the test took: the test itself ends within minutes.
+    let waited = wait("_sum") - 4.0 * 3600.0;
+    assert!((0.0..600.0).contains(&waited), "{waited}");
 }
 
 #[test]

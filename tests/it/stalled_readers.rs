@@ -269,6 +269,26 @@ fn answers_and_ends_even_if_clients_send_nothing_or_read_nothing() {
     assert_eq!(daemon.end().0, Some(0));
 }
 
+#[test]
+fn a_change_whose_body_never_comes_is_refused_with_408_and_changes_nothing() {
+    let files = [("token", "s3cret\n")];
+    let pools = "[pools.work.runner]\ncommand = [\"/bin/true\"]\n";
+    let head = "http.token_file = \"token\"";
+    let daemon = Daemon::start_with_files(&files, &broker_url(), head, pools);
+    // All of the head, and a part of the body.
+    let answer = daemon.send(
+        b"POST /api/v1/pools/work/pause HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+          Authorization: Bearer s3cret\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+    );
+    assert_eq!(answer.status, 408, "{answer:?}");
+    assert!(
+        answer.body.contains("did not arrive within 10 s"),
+        "{answer:?}"
+    );
+    assert_ne!(daemon.pool("work")["intake"], "paused");
+    assert_eq!(daemon.get("/healthz").0, 200, "it answers others");
+}
+
 /// Opens the event stream, and reads the head of its answer.
 fn follow(daemon: &Daemon) -> (u16, BufReader<TcpStream>) {
     let mut stream = TcpStream::connect(daemon.listen()).unwrap();

@@ -84,6 +84,31 @@ fn a_paused_pool_takes_nothing_until_it_is_resumed() {
 }
 
 #[test]
+fn the_log_says_which_order_was_given_to_which_pool_and_by_whom() {
+    let queue = Queue::new();
+    let daemon = start(&queue);
+    json_of(&daemon, &["scale", "jobs", "2"]);
+    let answer = ask(&daemon, "POST", "/api/v1/pools/jobs/pause", "");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    // An order that changes nothing is no event.
+    json_of(&daemon, &["pause", "jobs"]);
+    json_of(&daemon, &["resume", "jobs"]);
+    let (user, token) = (user(), "token");
+    for (act, order, by) in [
+        ("scale", "pin to 2 workers", &*user),
+        ("pause", "pause", token),
+        ("resume", "resume", &*user),
+    ] {
+        let line = daemon.wait_for_message("an operator gave an order to the pool");
+        assert_eq!(line["level"], "INFO", "{line:#}");
+        assert_eq!(line["pool"], "jobs", "{line:#}");
+        assert_eq!(line["act"], act, "{line:#}");
+        assert_eq!(line["order"], order, "{line:#}");
+        assert!(line["by"].as_str().unwrap().contains(by), "{line:#}");
+    }
+}
+
+#[test]
 fn a_pause_for_a_while_ends_by_itself() {
     let queue = Queue::new();
     let daemon = start(&queue);

@@ -47,6 +47,10 @@ trials! {
         the_service_manager_gets_notifications_of_the_supervisor_through_its_guard,
         a_guard_returns_the_supervisors_exit_code_and_does_not_kill_earlier_children,
     ],
+    // The daemon does not let other processes of its user see what it reads.
+    plain(Need::Root): [
+        without_processes_the_process_table_is_not_read,
+    ],
 }
 
 /// The promised time.
@@ -483,4 +487,51 @@ fn a_guard_returns_the_supervisors_exit_code_and_does_not_kill_earlier_children(
     let stranger = Process::watch(Pid::from_raw(stranger));
     assert!(stranger.is_alive());
     kill(stranger.pid, Signal::SIGKILL).unwrap();
+}
+
+/// The thread that looks for processes that jobs have left behind: how often it has run, and how often it has read a file.
+fn looks_for_left_over(daemon: &Daemon) -> (u64, u64) {
+    let guard = daemon.pid();
+    let children = fs::read_to_string(format!("/proc/{guard}/task/{guard}/children")).unwrap();
+    let supervisor = children.trim();
+    let tasks = fs::read_dir(format!("/proc/{supervisor}/task")).unwrap();
+    let thread = tasks
+        .map(|task| task.unwrap().path())
+        // Another thread may have ended by now.
+        .find(|task| {
+            fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "tide-left-over\n")
+        });
+    let thread = thread.expect("there is such a thread");
+    let number = |file: &str, name: &str| -> u64 {
+        let text = fs::read_to_string(thread.join(file)).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim().parse().unwrap()
+    };
+    (
+        number("status", "voluntary_ctxt_switches:"),
+        number("io", "syscr:"),
+    )
+}
+
+fn without_processes_the_process_table_is_not_read() {
+    let queue = Queue::new();
+    let pools = format!(
+        "[pools.p]\nqueue = \"{}\"\n[pools.p.runner]\ncommand = [\"true\"]\n",
+        queue.name()
+    );
+    let daemon = Daemon::start(&broker_url(), &pools);
+    queue.publish("one");
+    daemon.wait_for_pool("p", |pool| {
+        pool["jobs"]["done"] == 1 && pool["state"] == "idle"
+    });
+    // Ten looks in a row without a read. The first ones may still see the job's process.
+    let mut before = looks_for_left_over(&daemon);
+    let quiet = poll(|| {
+        let now = looks_for_left_over(&daemon);
+        if now.1 != before.1 {
+            before = now;
+        }
+        (now.0 >= before.0 + 10).then_some(())
+    });
+    quiet.unwrap_or_else(|| panic!("it reads with every look: {before:?}"));
 }

@@ -75,8 +75,12 @@ trait Kit {
     fn manager(&self, task: Task, limits: Limits, witness: &Witness) -> Box<dyn RunnerManager>;
     /// Whether a runner takes another job after a job that ended by itself.
     fn reusable(&self) -> bool;
-    /// A manager whose runners cannot start, if the kind can have one.
-    fn cannot_start(&self) -> Option<Box<dyn RunnerManager>>;
+}
+
+/// A kind whose runners may be unable to start.
+trait MayNotStart: Kit {
+    /// A manager whose runners cannot start.
+    fn cannot_start(&self) -> Box<dyn RunnerManager>;
 }
 
 struct Exec {
@@ -124,11 +128,13 @@ impl Kit for Exec {
     fn reusable(&self) -> bool {
         false
     }
+}
 
-    fn cannot_start(&self) -> Option<Box<dyn RunnerManager>> {
+impl MayNotStart for Exec {
+    fn cannot_start(&self) -> Box<dyn RunnerManager> {
         let mut settings = ExecSettings::new(["/no/such/program"]);
         self.limit(&mut settings);
-        Some(Box::new(ExecManager::new(settings)))
+        Box::new(ExecManager::new(settings))
     }
 }
 
@@ -167,10 +173,12 @@ impl Kit for Warm {
     fn reusable(&self) -> bool {
         true
     }
+}
 
-    fn cannot_start(&self) -> Option<Box<dyn RunnerManager>> {
+impl MayNotStart for Warm {
+    fn cannot_start(&self) -> Box<dyn RunnerManager> {
         let settings = WarmSettings::new(["/no/such/program"]);
-        Some(Box::new(WarmManager::new(settings)))
+        Box::new(WarmManager::new(settings))
     }
 }
 
@@ -211,11 +219,13 @@ impl Kit for WarmSlots {
     fn reusable(&self) -> bool {
         true
     }
+}
 
-    fn cannot_start(&self) -> Option<Box<dyn RunnerManager>> {
+impl MayNotStart for WarmSlots {
+    fn cannot_start(&self) -> Box<dyn RunnerManager> {
         let mut settings = WarmSettings::new(["/no/such/program"]);
         settings.concurrency = 4;
-        Some(Box::new(WarmManager::new(settings)))
+        Box::new(WarmManager::new(settings))
     }
 }
 
@@ -268,10 +278,12 @@ impl Kit for Container {
     fn reusable(&self) -> bool {
         false
     }
+}
 
-    fn cannot_start(&self) -> Option<Box<dyn RunnerManager>> {
+impl MayNotStart for Container {
+    fn cannot_start(&self) -> Box<dyn RunnerManager> {
         let settings = engine().settings("tidegate-test-no-such-image:1");
-        Some(Box::new(ContainerManager::new(settings)))
+        Box::new(ContainerManager::new(settings))
     }
 }
 
@@ -288,10 +300,6 @@ impl Kit for Handler {
 
     fn reusable(&self) -> bool {
         true
-    }
-
-    fn cannot_start(&self) -> Option<Box<dyn RunnerManager>> {
-        None
     }
 }
 
@@ -311,10 +319,6 @@ impl Kit for Blocking {
 
     fn reusable(&self) -> bool {
         true
-    }
-
-    fn cannot_start(&self) -> Option<Box<dyn RunnerManager>> {
-        None
     }
 }
 
@@ -547,10 +551,8 @@ async fn reports_correctly_whether_it_can_be_reused(kit: impl Kit) {
     }
 }
 
-async fn tells_a_runner_that_cannot_start_from_a_job_that_fails(kit: impl Kit) {
-    let Some(manager) = kit.cannot_start() else {
-        return;
-    };
+async fn tells_a_runner_that_cannot_start_from_a_job_that_fails(kit: impl MayNotStart) {
+    let manager = kit.cannot_start();
     let request = CreateRunner {
         id: RunnerId(1),
         pool: "pool".into(),
@@ -574,7 +576,8 @@ macro_rules! conformance {
             trials! { tasks($need): [$($test),*] }
         }
     };
-    ($kind:ident, $kit:expr, $need:expr) => {
+    // All tests for every kind, and those for some kinds.
+    ($kind:ident, $kit:expr, $need:expr, all and [$($more:ident),*]) => {
         conformance!($kind, $kit, $need, [
             reports_a_job_that_is_done,
             reports_a_job_that_failed_and_why,
@@ -590,7 +593,12 @@ macro_rules! conformance {
             leaves_nothing_running_when_its_future_is_dropped,
             delivers_the_body_byte_for_byte_and_the_attempt,
             reports_correctly_whether_it_can_be_reused,
-            tells_a_runner_that_cannot_start_from_a_job_that_fails,
+            $($more,)*
+        ]);
+    };
+    ($kind:ident, $kit:expr, $need:expr) => {
+        conformance!($kind, $kit, $need, all and [
+            tells_a_runner_that_cannot_start_from_a_job_that_fails
         ]);
     };
 }
@@ -598,8 +606,9 @@ macro_rules! conformance {
 conformance!(container, Container, Need::Engine);
 conformance!(exec, EXEC, Need::Nothing);
 conformance!(exec_with_limits, LAUNCHED, Need::Nothing);
-conformance!(handler, Handler, Need::Nothing);
-// Without those whose job ignores what it is asked: a thread cannot be ended.
+// A function can always start.
+conformance!(handler, Handler, Need::Nothing, all and []);
+// Also without those whose job ignores what it is asked: a thread cannot be ended.
 conformance!(
     blocking_handler,
     Blocking,

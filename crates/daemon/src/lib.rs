@@ -15,6 +15,7 @@ mod failures;
 mod guard;
 mod history;
 pub mod http;
+mod input;
 mod lab;
 mod load;
 mod management;

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use http_body_util::Full;
 use hyper::{Method, Request, StatusCode, body::Bytes, header};
 use hyperlocal::UnixConnector;
@@ -55,18 +56,7 @@ impl Predecessors {
             let Ok(finishing) = tokio::task::spawn_blocking(finishing).await else {
                 return;
             };
-            let mut found = Vec::new();
-            for Finishing { pid, socket } in finishing {
-                let jobs = jobs_at(&socket).await;
-                if let Err(error) = &jobs {
-                    debug!(pid = pid.as_raw(), error = %error, "could not ask a predecessor for its jobs");
-                }
-                found.push(Predecessor {
-                    pid: pid.as_raw().unsigned_abs(),
-                    socket,
-                    jobs: jobs.ok(),
-                });
-            }
+            let found = look_at_all(finishing).await;
             let is_over = found.is_empty();
             *self.known() = found;
             if is_over {
@@ -119,20 +109,39 @@ impl Predecessors {
             .map(|part| utf8_percent_encode(part, NON_ALPHANUMERIC).to_string());
         let path = format!("/api/v1/pools/{name}/jobs/{id}/stop");
         let body = serde_json::to_vec(&v1::StopJob { then }).unwrap_or_default();
-        let mut stopped = 0;
-        for socket in sockets {
+        let tell = async |socket: PathBuf| {
             let told = ask::<v1::StoppedJobs>(&socket, Method::POST, &path, body.clone().into());
             match told.await {
-                Ok(told) => stopped += told.stopped,
+                Ok(told) => told.stopped,
                 // The job may have ended, and the predecessor with it.
-                Err(error) => debug!(error = %error, "a predecessor did not stop a job"),
+                Err(error) => {
+                    debug!(error = %error, "a predecessor did not stop a job");
+                    0
+                }
             }
-        }
-        stopped
+        };
+        join_all(sockets.into_iter().map(tell)).await.iter().sum()
     }
 
     fn known(&self) -> MutexGuard<'_, Vec<Predecessor>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks all of them for their jobs, at once: those that do not answer cost one time limit together.
+async fn look_at_all(finishing: Vec<Finishing>) -> Vec<Predecessor> {
+    join_all(finishing.into_iter().map(look)).await
+}
+
+async fn look(Finishing { pid, socket }: Finishing) -> Predecessor {
+    let jobs = jobs_at(&socket).await;
+    if let Err(error) = &jobs {
+        debug!(pid = pid.as_raw(), error = %error, "could not ask a predecessor for its jobs");
+    }
+    Predecessor {
+        pid: pid.as_raw().unsigned_abs(),
+        socket,
+        jobs: jobs.ok(),
     }
 }
 
@@ -163,7 +172,81 @@ async fn ask<T: DeserializeOwned>(
 
 #[cfg(test)]
 mod tests {
+    use nix::unistd::Pid;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{UnixListener, UnixStream},
+    };
+
     use super::*;
+
+    /// Predecessors that answer only when each of them was asked.
+    struct Together {
+        folder: tempfile::TempDir,
+        listeners: [UnixListener; 3],
+    }
+
+    impl Together {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let listen = |name| UnixListener::bind(folder.path().join(name)).unwrap();
+            let listeners = ["0", "1", "2"].map(listen);
+            Self { folder, listeners }
+        }
+
+        fn sockets(&self) -> impl Iterator<Item = PathBuf> {
+            (0..self.listeners.len()).map(|name| self.folder.path().join(name.to_string()))
+        }
+
+        /// Returns the connections, so that they stay open.
+        async fn answer(&self, body: &str) -> Vec<UnixStream> {
+            let mut asked = Vec::new();
+            for listener in &self.listeners {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                // A part of the request is there.
+                stream.read_u8().await.unwrap();
+                asked.push(stream);
+            }
+            let length = body.len();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+            for stream in &mut asked {
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            asked
+        }
+    }
+
+    #[tokio::test]
+    async fn asks_all_for_their_jobs_at_once() {
+        let together = Together::new();
+        let finishing = together.sockets().map(|socket| Finishing {
+            pid: Pid::from_raw(7),
+            socket,
+        });
+        let look = look_at_all(finishing.collect());
+        let (found, _open) = tokio::join!(look, together.answer("[]"));
+        let jobs: Vec<_> = found.iter().map(|found| found.jobs.is_some()).collect();
+        assert_eq!(jobs, [true; 3]);
+    }
+
+    #[tokio::test]
+    async fn tells_all_to_stop_a_job_at_once() {
+        let together = Together::new();
+        let job = serde_json::json!({
+            "pool": "a", "id": "1", "worker": 1, "runner": 2, "attempt": 1, "since": "2026-01-02T03:00:00Z"
+        });
+        let known = together.sockets().map(|socket| Predecessor {
+            pid: 7,
+            socket,
+            jobs: Some(vec![serde_json::from_value(job.clone()).unwrap()]),
+        });
+        let predecessors = Predecessors(Arc::new(Mutex::new(known.collect())));
+        let (pool, id) = (PoolName::from("a"), JobId::from("1"));
+        let stop = predecessors.stop(&pool, &id, StopThen::Retry);
+        let (stopped, _open) =
+            tokio::join!(stop, together.answer(r#"{"stopped": 1, "then": "retry"}"#));
+        assert_eq!(stopped, 3);
+    }
 
     #[tokio::test]
     async fn without_predecessors_the_task_ends_at_once() {

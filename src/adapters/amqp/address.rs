@@ -177,7 +177,7 @@ impl Address {
                     )))
                 };
                 let opened = time::timeout(within, open).await;
-                let opened: io::Result<_> = opened.unwrap_or_else(|_| Err(timed_out()));
+                let opened: io::Result<_> = opened.unwrap_or_else(|_| Err(no_answer(within)));
                 opened.map_err(lapin::Error::from)
             },
             properties,
@@ -185,7 +185,10 @@ impl Address {
         let connection = match time::timeout(within, attempt).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return Err(classify(OPERATION, error)),
-            Err(_) => return Err(QueueError::new(QueueErrorKind::Timeout, OPERATION)),
+            Err(_) => {
+                let error = QueueError::new(QueueErrorKind::Timeout, OPERATION);
+                return Err(error.with_source(no_answer(within)));
+            }
         };
         armed.disarm();
         Ok((connection, shutdown))
@@ -244,8 +247,10 @@ fn parsed(text: &str) -> Result<AMQPUri, QueueError> {
     Ok(uri)
 }
 
-fn timed_out() -> io::Error {
-    io::Error::from(io::ErrorKind::TimedOut)
+/// The broker was silent for this long.
+pub(super) fn no_answer(within: Duration) -> io::Error {
+    let why = format!("no answer within {} s", within.as_secs());
+    io::Error::new(io::ErrorKind::TimedOut, why)
 }
 
 /// A second handle to a connection's socket. It shuts the socket down when a close through lapin cannot work: the peer
@@ -266,7 +271,7 @@ impl SocketShutdown {
         let stream = TcpStream::from(stream.as_fd().try_clone_to_owned()?);
         let mut socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if socket.is_shut {
-            return Err(timed_out());
+            return Err(io::ErrorKind::TimedOut.into());
         }
         socket.stream = Some(stream);
         Ok(())
@@ -348,6 +353,35 @@ mod tests {
             assert_eq!(address.uri().query.frame_max, used, "{asked}");
         }
         assert!(address("amqp://h?frame_max=4294967296").is_err());
+    }
+
+    /// In paused time, so it waits no longer than it takes to notice that nothing else happens.
+    #[tokio::test(start_paused = true)]
+    async fn says_how_long_it_waited_for_a_node_that_accepts_and_is_silent() {
+        let silent = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
+        let [one, other] = silent.each_ref().map(|listener| {
+            let address = listener.local_addr().expect("an address");
+            (
+                address.to_string(),
+                BrokerUrl::new(format!("amqp://{address}")),
+            )
+        });
+        let mut settings = BrokerSettings::from(one.1);
+        let shown = async |settings: &BrokerSettings| {
+            let address = Address::new(settings).expect("good urls");
+            let error = address.connect("test").await.expect_err("nobody answers");
+            escaped_chain(&error)
+        };
+        let alone = shown(&settings).await;
+        assert!(alone.ends_with("no answer within 10 s"), "{alone}");
+        settings.others = vec![other.1];
+        let both = shown(&settings).await;
+        for node in [&one.0, &other.0] {
+            let said = both.split("; ").any(|part| {
+                part.contains(&format!("{node}: ")) && part.ends_with("no answer within 3 s")
+            });
+            assert!(said, "{node} in {both}");
+        }
     }
 
     #[test]

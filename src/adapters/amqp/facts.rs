@@ -10,7 +10,7 @@ use lapin::{
 use tokio::time;
 
 use super::{
-    address::{Address, CONNECT_TIMEOUT},
+    address::{Address, CONNECT_TIMEOUT, no_answer},
     error::classify,
     tls, wire,
 };
@@ -47,8 +47,10 @@ impl ServerFacts {
 
 pub(super) async fn ask(address: &Address) -> Result<ServerFacts, QueueError> {
     let greeting = time::timeout(CONNECT_TIMEOUT, greeting(address)).await;
-    let table =
-        greeting.unwrap_or_else(|_| Err(QueueError::new(QueueErrorKind::Timeout, OPERATION)))?;
+    let table = greeting.unwrap_or_else(|_| {
+        let error = QueueError::new(QueueErrorKind::Timeout, OPERATION);
+        Err(error.with_source(no_answer(CONNECT_TIMEOUT)))
+    })?;
     let text = |key: &str| match table.inner().get(key) {
         Some(AMQPValue::LongString(text)) => Some(text.to_string()),
         _ => None,
@@ -107,6 +109,19 @@ async fn start_frame(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{BrokerSettings, BrokerUrl};
+    use tidegate_core::text::escaped_chain;
+
+    #[tokio::test(start_paused = true)]
+    async fn says_how_long_it_waited_for_a_silent_broker() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("amqp://{}", silent.local_addr().expect("an address"));
+        let settings = BrokerSettings::from(BrokerUrl::new(url));
+        let address = Address::new(&settings).expect("a good url");
+        let error = ask(&address).await.expect_err("nobody answers");
+        let shown = escaped_chain(&error);
+        assert!(shown.ends_with("no answer within 10 s"), "{shown}");
+    }
 
     #[test]
     fn a_release_is_parsed_from_a_version() {

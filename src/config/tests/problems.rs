@@ -1,6 +1,9 @@
 //! The messages about invalid configurations. The text is a part of the product, so the tests are snapshots.
 
+use std::collections::BTreeSet;
+
 use super::{POOL, given, pool_lines};
+use crate::config::{Described, described, variable_of};
 
 #[test]
 fn everything_that_is_wrong_is_said_at_once() {
@@ -639,6 +642,69 @@ fn a_line_that_is_not_toml_is_one_problem() {
     assert_eq!(
         pool_lines("prefetch = \"1\" 2"),
         ["tidegate.toml:2:16: found unexpected key or value, write newline, `#`"]
+    );
+}
+
+/// Every duration of the configuration, with those that may be zero and why.
+#[test]
+fn a_duration_of_zero_is_refused_except_where_it_means_at_once() {
+    let may_be_zero = [
+        // All workers drain as soon as the queue is empty.
+        "pools.thumbnails.drain_after",
+        // A drain gives running jobs back at once.
+        "pools.thumbnails.shutdown_grace",
+        // The last recommendation alone counts.
+        "pools.thumbnails.scaling.down_window",
+        // KILL follows TERM at once.
+        "pools.thumbnails.runner.kill_grace",
+        // The same for a container.
+        "pools.thumbnails.runner.stop_timeout container",
+    ];
+    let kinds = ["exec", "warm", "container", "consumer"];
+    let mut accepted = BTreeSet::new();
+    let mut durations = BTreeSet::new();
+    for described in described() {
+        let Described::Key(key) = described else {
+            continue;
+        };
+        if !key.wants.contains("a duration") {
+            continue;
+        }
+        let path = format!("{}.{}", key.table, key.name);
+        for kind in kinds {
+            let image = if kind == "container" {
+                "image = \"busybox\"\n"
+            } else {
+                ""
+            };
+            let file = format!(
+                "[pools.thumbnails.runner]\nkind = \"{kind}\"\ncommand = [\"true\"]\n{image}"
+            );
+            let given = given(&file).variable(&variable_of(&path), "0s");
+            let problems = match given.parse() {
+                Ok(_) => String::new(),
+                Err(problems) => problems.to_string(),
+            };
+            if !problems.contains(&format!("{path}: ")) {
+                accepted.insert(match key.name {
+                    "stop_timeout" => format!("{path} {kind}"),
+                    _ => path.clone(),
+                });
+            }
+        }
+        durations.insert(path);
+    }
+    assert!(durations.len() > 15, "{durations:#?}");
+    assert_eq!(accepted, may_be_zero.map(str::to_owned).into());
+}
+
+#[test]
+fn a_target_of_zero_is_refused_in_a_clear_sentence() {
+    assert_eq!(
+        pool_lines("policy = { kind = \"target_wait\", target = \"0s\" }"),
+        [
+            "tidegate.toml:2:44: pools.thumbnails.policy.target: found \"0s\", write a duration from \"1s\" to \"28d\""
+        ]
     );
 }
 

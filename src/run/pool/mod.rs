@@ -35,8 +35,10 @@ use self::{
     request::{Answer, ResultRequest},
     workers::WorkerTasks,
 };
-use super::{Steered, panics, shared::PoolShared, worker_state::WorkerStopReason};
-use crate::decide::{Changed, Moment, Observation, Probe, ReconcileResult, Reconciler, Rules};
+use super::{
+    Steered, panics, shared::PoolShared, shared_ticks::last_whole, worker_state::WorkerStopReason,
+};
+use crate::decide::{Changed, Observation, Probe, ReconcileResult, Reconciler, Rules};
 
 /// After a drain's deadline, the pool has the jobs' own grace and this time: so that the broker gets the settlements of
 /// the messages that are given back. Then everything else is stopped at once.
@@ -378,14 +380,4 @@ fn ticks(first: Instant, interval: Duration) -> time::Interval {
     let mut ticks = time::interval_at(first, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     ticks
-}
-
-/// The last instant that is a number of whole intervals after the supervisor's start. A clock that begins there ticks at
-/// once, and then in step with the other pools of this interval. So readings share packets and wake-ups, and idle pools cost
-/// less.
-fn last_whole(interval: Duration, now: Moment) -> Instant {
-    let over = now.since(Moment::ZERO).as_nanos() % interval.as_nanos().max(1);
-    let over = u64::try_from(over).map_or(Duration::ZERO, Duration::from_nanos);
-    let now = Instant::now();
-    now.checked_sub(over).unwrap_or(now)
 }

@@ -90,12 +90,13 @@ impl Pool {
         self.apply(&plan, intake, &mut result);
         self.prestart(&counts, &plan, intake);
         self.report_reconcile(reason, &decision, &counts, crashed, started.elapsed());
-        *shared.last() = LastReconcile {
+        let last = LastReconcile {
             decision: Some(decision),
             stuck,
         };
+        shared.stats.metrics.state(state_of(&shared, &last));
+        *shared.last() = last;
         self.seen = Some(observation);
-        shared.stats.metrics.state(state_of(&shared));
         result
     }
 

@@ -59,7 +59,8 @@ impl Pool {
         self.shared.gate.pool_failed(cause.clone());
         let metrics = &self.shared.stats.metrics;
         metrics.pool_restarted();
-        metrics.state(state_of(&self.shared));
+        let last = self.shared.last().clone();
+        metrics.state(state_of(&self.shared, &last));
         error!(
             pool = %self.shared.name,
             error = ?cause,

@@ -106,7 +106,8 @@ impl ConsumerKeys {
             "stop_timeout",
             "Of `consumer`: how long a process may take to end after `stop_signal`. Then it is killed, and the broker \
             delivers again what it held. When absent, as long as it takes.",
-            Span::from(Duration::ZERO),
+            // Zero would kill what runs at each scale-down: the signal could do nothing.
+            Span::from(Duration::from_millis(1)),
             "\"10m\"",
         );
         Self {

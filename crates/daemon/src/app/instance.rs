@@ -15,12 +15,15 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{error::AppError, obstacles::StartObstacles};
-use crate::http::{
-    api::Api,
-    guard::{Guard, Token, Tokens},
-    routes,
-    server::Server,
-    socket::{self, InstanceError, SocketFile},
+use crate::{
+    http::{
+        api::Api,
+        guard::{Guard, Token, Tokens},
+        routes,
+        server::Server,
+        socket::{self, InstanceError, SocketFile},
+    },
+    input::{InputError, text_of},
 };
 use tidegate::{
     config::{HttpSettings, Settings},
@@ -32,6 +35,8 @@ use tidegate::{
 const START_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a successor waits for the lock, address and socket of its predecessor. It usually takes less than a second.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(15);
+/// The largest file of a token.
+const TOKEN_BYTES: u64 = 64 << 10;
 /// Time between two tries.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -186,9 +191,12 @@ pub(super) fn tokens(http: &HttpSettings) -> Result<Tokens, AppError> {
 
 /// The token in a file.
 fn token(path: &Path) -> Result<Option<Token>, AppError> {
-    let text = std::fs::read_to_string(path).map_err(|source| AppError::Token {
+    let text = text_of(path, TOKEN_BYTES).map_err(|error| AppError::Token {
         path: path.to_owned(),
-        source,
+        source: match error {
+            InputError::Io(error) => error,
+            error => io::Error::other(error),
+        },
     })?;
     Ok(Token::new(&text))
 }

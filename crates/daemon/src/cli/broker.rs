@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::{
@@ -119,26 +120,31 @@ pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
 
 /// The nodes of a cluster that do not answer. The others are enough until one of them is lost.
 async fn of_nodes(broker: &BrokerSettings) -> Vec<Finding> {
-    let mut findings = Vec::new();
     if broker.others.is_empty() {
-        return findings;
+        return Vec::new();
     }
-    for url in std::iter::once(&broker.url).chain(&broker.others) {
+    let of_node = async |url: &BrokerUrl| {
         let node = BrokerSettings {
             url: url.clone(),
             others: Vec::new(),
             tls: broker.tls.clone(),
         };
         match BulkPublisher::connect(&node, "check").await {
-            Ok(connection) => connection.close().await,
-            Err(error) => findings.push(Finding {
+            Ok(connection) => {
+                connection.close().await;
+                None
+            }
+            Err(error) => Some(Finding {
                 severity: Severity::Warning,
                 pool: None,
                 what: format!("the node {url} cannot be used: {}", escaped_chain(&error)),
             }),
         }
-    }
-    findings
+    };
+    // At once, so that several silent nodes cost one time limit.
+    let nodes = std::iter::once(&broker.url).chain(&broker.others);
+    let found = join_all(nodes.map(of_node)).await;
+    found.into_iter().flatten().collect()
 }
 
 /// Connects, for a command that needs the broker.

@@ -18,7 +18,10 @@ use super::{
     supervisor::{self, Supervisor},
     table::DIM,
 };
-use crate::output::{self, Exit, Failure};
+use crate::{
+    input::text_of,
+    output::{self, Exit, Failure},
+};
 use tidegate::{
     api::v1::{Outlook, PolicyAct, PolicyChange, PolicyView},
     config::Origin,
@@ -27,6 +30,9 @@ use tidegate::{
 };
 
 const BY_HAND: Style = AnsiColor::Yellow.on_default();
+
+/// The largest file of keys: a policy has a few hundred bytes.
+const POLICY_BYTES: u64 = 1 << 20;
 
 /// Keys of `scaling`, which can be written without the name of their table.
 const OF_SCALING: [&str; 4] = ["up_step", "down_window", "down_step", "churn"];
@@ -150,7 +156,7 @@ fn body(args: &PolicySetArgs) -> Result<Map<String, Value>, Failure> {
 /// The keys of a file, each in its table.
 fn from_file(file: &Path) -> Result<Map<String, Value>, Failure> {
     let bad = |error: anyhow::Error| Failure::new(Exit::BadConfiguration, error);
-    let text = std::fs::read_to_string(file)
+    let text = text_of(file, POLICY_BYTES)
         .with_context(|| format!("read {}", file.display()))
         .map_err(bad)?;
     let table: toml::Table = text
@@ -332,6 +338,14 @@ mod tests {
                 json!({"policy": {"jobs_per_worker": 2, "max": 9}, "scaling": {"up_step": 4}});
             assert_eq!(Value::Object(body), wanted);
         }
+    }
+
+    #[test]
+    fn a_policy_file_without_end_is_refused() {
+        let failure = body(&args(&[], Some(Path::new("/dev/zero")))).unwrap_err();
+        assert_eq!(failure.exit, Exit::BadConfiguration);
+        let shown = format!("{failure:?}");
+        assert!(shown.contains("it is not a regular file"), "{shown}");
     }
 
     #[test]

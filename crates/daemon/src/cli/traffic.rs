@@ -8,7 +8,10 @@ use super::{
     args::{Cli, simulate::TrafficArgs},
     loading,
 };
-use crate::output::{Exit, Failure};
+use crate::{
+    input::{TRACE_BYTES, text_of},
+    output::{Exit, Failure},
+};
 use tidegate::{
     config::{PoolSettings, Settings, Source},
     decide::{Orders, Rules},
@@ -75,7 +78,7 @@ fn service(text: &str) -> Result<ServiceTimes, Failure> {
 }
 
 fn read(file: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(file).map_err(|error| {
+    text_of(file, TRACE_BYTES).map_err(|error| {
         usage(anyhow::Error::new(error).context(format!("read {}", file.display())))
     })
 }

@@ -178,7 +178,7 @@ pub(super) fn reap(child: Pid) -> bool {
 }
 
 /// Whether the kernel says that there is no child, dead or alive. Then there is no descendant either.
-fn has_no_child() -> bool {
+pub(super) fn has_no_child() -> bool {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     waitid(Id::All, flags) == Err(Errno::ECHILD)
 }

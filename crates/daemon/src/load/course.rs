@@ -509,7 +509,60 @@ fn correlated(id: &str) -> Option<(u64, Duration)> {
 
 #[cfg(test)]
 mod tests {
+    use tidegate::{adapters::memory::MemoryBroker, config::BrokerUrl, queue::QueueKind};
+
     use super::*;
+    use crate::load::shape::{LoadShape, Until};
+
+    /// Fifty messages, ten a second, of which at most two are in flight. The broker confirms at once, except for two
+    /// seconds.
+    #[tokio::test(start_paused = true)]
+    async fn while_confirms_stall_latency_counts_from_when_each_message_was_due() {
+        let broker = MemoryBroker::new();
+        broker.declare_queue("work", QueueKind::Classic);
+        let plan = LoadPlan {
+            broker: BrokerUrl::new("amqp://localhost").into(),
+            queue: "work".into(),
+            until: Until::Count(50),
+            rate: Some(10.0),
+            shape: LoadShape::Steady,
+            period: None,
+            size: 16,
+            window: 2,
+            patience: Duration::from_secs(30),
+            verify: false,
+            plot: None,
+            plot_title: None,
+        };
+        let outlet = Outlet::Memory(broker.clone());
+        let mut load = LoadRun::new(&plan, &outlet, None, None, Stop::listen().unwrap());
+        let stall = async {
+            time::sleep(Duration::from_millis(1050)).await;
+            broker.set_confirms_held(true);
+            time::sleep(Duration::from_secs(2)).await;
+            broker.set_confirms_held(false);
+        };
+        let (ran, ()) = tokio::join!(load.run(|_| {}), stall);
+        ran.unwrap();
+
+        let report = load.report();
+        assert_eq!((report.published, report.confirmed), (50, 50));
+        // Twenty messages became due in the stall, and only two of them were sent in it.
+        // They were due a tenth of a second after each other, so they waited 50 ms, 150 ms, and so on until 1.95 s.
+        let waited = |share: f64| load.tally.confirm.ms_at(share).unwrap();
+        for (share, at_least, at_most) in [
+            (0.60, 0.0, 10.0),
+            (0.62, 40.0, 60.0),
+            (0.80, 940.0, 960.0),
+            (0.95, 1740.0, 1760.0),
+            (1.00, 1940.0, 1960.0),
+        ] {
+            let ms = waited(share);
+            assert!((at_least..=at_most).contains(&ms), "{share}: {ms}");
+        }
+        // The schedule does not move: the last one is due after 4.9 s and is not late.
+        assert_eq!(report.seconds.round(), 5.0, "{report:?}");
+    }
 
     #[test]
     fn a_correlation_id_has_the_number_and_the_due_time_of_the_message() {

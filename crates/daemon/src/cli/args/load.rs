@@ -1,13 +1,19 @@
 //! The arguments of `tidegate load`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 
 use tidegate::text::parse_duration;
 
 use super::socket::SocketArgs;
-use crate::load::LoadShape;
+use crate::{
+    input::{TRACE_BYTES, text_of},
+    load::LoadShape,
+};
 use tidegate::trace::Trace;
 
 #[derive(Debug, Args)]
@@ -91,7 +97,7 @@ fn shape(text: &str) -> Result<LoadShape, String> {
         "sine" => LoadShape::Sine,
         "step" => LoadShape::Step,
         file => {
-            let text = std::fs::read_to_string(file).map_err(|error| {
+            let text = text_of(Path::new(file), TRACE_BYTES).map_err(|error| {
                 format!("write steady, burst, sine, step, or the file of a trace: {error}")
             })?;
             LoadShape::Trace(Trace::parse(&text).map_err(|error| error.to_string())?)

@@ -149,7 +149,7 @@ pub(in crate::cli) struct PolicySetArgs {
     pub(in crate::cli) keys: Vec<String>,
 
     /// Replace all keys that were set by hand by those of this TOML file, with or without the tables `policy` and
-    /// `scaling`
+    /// `scaling`. `-` is standard input
     #[arg(long, value_name = "F")]
     pub(in crate::cli) file: Option<PathBuf>,
 
