@@ -1,3 +1,5 @@
+//! Tests of the supervisor when a pool fails.
+
 use std::time::Duration;
 
 use crate::{

@@ -1,3 +1,5 @@
+//! Tests of the access rules: the answer to each kind of request, by its host, origin and token.
+
 use super::*;
 
 const LOOPBACK: &str = "127.0.0.1:8672";
