@@ -154,7 +154,8 @@ impl RunningJobs {
         .collect()
     }
 
-    /// Tells the jobs with this id to stop, and returns how many there are. A job that was told before keeps its first order.
+    /// Tells the jobs with this id to stop, and returns how many there are. A job that was told before keeps its first
+    /// order.
     pub(crate) fn stop(&self, id: &JobId, stopping: &Stopping) -> usize {
         let mut state = self.state();
         let jobs = state.jobs.values_mut().filter(|job| job.id == *id);

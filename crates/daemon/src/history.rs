@@ -1,4 +1,5 @@
-//! The history of the pools over the last hour, for the dashboard: a limited number of samples in memory, one each five seconds.
+//! The history of the pools over the last hour, for the dashboard: a limited number of samples in memory, one each five
+//! seconds.
 //!
 //! Written by one task of the daemon, read by the HTTP routes. Nothing of it is kept over a restart.
 

@@ -2,8 +2,9 @@
 //!
 //! `recordings/POOL.csv` has a line for each ten seconds in which the number of arrivals changed. After a day it becomes
 //! `POOL.1.csv`, and a new file begins. So there is always the last day, and never more than two: at most 17,280 lines, or
-//! 600 KB, for each pool. `POOL.measured.json` has what the pool measured of its jobs. Each CSV file is a trace that `simulate` and `tune` read. Only the holder of the instance lock
-//! writes them. A disk that is full costs lines, and nothing else.
+//! 600 KB, for each pool. `POOL.measured.json` has what the pool measured of its jobs. Each CSV file is a trace that
+//! `simulate` and `tune` read. Only the holder of the instance lock writes them. A disk that is full costs lines, and
+//! nothing else.
 
 mod last_day;
 mod measured;

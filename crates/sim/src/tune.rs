@@ -33,8 +33,8 @@ impl Default for Tuning {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Tuned {
-    /// The pool with the best setting: the cheapest that holds the target on the first part. If none holds it, the one with the
-    /// shortest waits.
+    /// The pool with the best setting: the cheapest that holds the target on the first part. If none holds it, the one with
+    /// the shortest waits.
     pub best: PoolModel,
     /// The best setting on the first part, and on the rest.
     pub best_runs: [Report; 2],

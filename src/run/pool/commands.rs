@@ -78,7 +78,8 @@ impl Pool {
         result
     }
 
-    /// Tells programs that consume the queue themselves to end: all of them, or those that hold nothing. Others replace them.
+    /// Tells programs that consume the queue themselves to end: all of them, or those that hold nothing. Others replace
+    /// them.
     fn flush_programs(&mut self, mode: FlushMode) -> u32 {
         let mut flushed = 0;
         for worker in self.shared.roster.workers().values() {

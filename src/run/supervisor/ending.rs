@@ -71,9 +71,9 @@ impl Supervisor {
         }
     }
 
-    /// Stops every job at once, gives its message back, and ends the supervisor. A drain that waits meanwhile ends too. If the
-    /// broker does not answer, this waits a second at most: the broker gives messages back by itself when it notices that the
-    /// connection is closed.
+    /// Stops every job at once, gives its message back, and ends the supervisor. A drain that waits meanwhile ends too. If
+    /// the broker does not answer, this waits a second at most: the broker gives messages back by itself when it notices
+    /// that the connection is closed.
     ///
     /// # Cancel-safety
     /// The stop continues if this future is dropped. Call again to wait for it.

@@ -225,8 +225,8 @@ impl Served {
     }
 }
 
-/// The resources of a supervisor that has handed over: a lock that shows others that it is alive, and a socket that says which
-/// jobs it still runs.
+/// The resources of a supervisor that has handed over: a lock that shows others that it is alive, and a socket that says
+/// which jobs it still runs.
 pub(super) struct LastJobs {
     server: Server,
     /// `None` if the socket could not be made. The jobs are finished all the same.

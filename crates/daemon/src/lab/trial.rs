@@ -25,7 +25,8 @@ const LEAST_ATTEMPTS: u64 = 20;
 const SERVICE: &str = "exp:1s";
 const START_UP: Duration = Duration::from_millis(100);
 
-/// Most jobs of a recording that are simulated: 115 a second for a day, or about 6 s of a core. Of more, the newest part is used.
+/// Most jobs of a recording that are simulated: 115 a second for a day, or about 6 s of a core. Of more, the newest part is
+/// used.
 const MOST_JOBS: f64 = 1e7;
 /// Most workers that are simulated. Each is looked at in each reconcile.
 const MOST_WORKERS: u32 = 10_000;

@@ -1,7 +1,7 @@
 //! `tidegate top`: the pools of a running supervisor, live, in the terminal.
 //!
-//! Keys, snapshots and answers become one [`Event`]. [`ScreenState::take`] is synchronous and says what to ask the supervisor
-//! for; [`screen`] draws a state. Only this file waits: for the terminal and for the supervisor.
+//! Keys, snapshots and answers become one [`Event`]. [`ScreenState::take`] is synchronous and says what to ask the
+//! supervisor for; [`screen`] draws a state. Only this file waits: for the terminal and for the supervisor.
 
 mod screen;
 mod source;

@@ -76,8 +76,8 @@ pub(in crate::runners::warm) enum Taken {
 pub(in crate::runners::warm) struct GivenSlot(pub(super) HeldSlot);
 
 impl Processes {
-    /// Takes a free slot. If no slot is free, this awaits `start`, which starts a process. If a process is being started already
-    /// and has a slot left, this waits for that process instead.
+    /// Takes a free slot. If no slot is free, this awaits `start`, which starts a process. If a process is being started
+    /// already and has a slot left, this waits for that process instead.
     ///
     /// # Cancel-safety
     /// Cancel-safe: a process that was being started ends.
@@ -214,8 +214,8 @@ impl Drop for Promise<'_> {
 impl SharedProcess {
     /// Takes over a process that is ready, and starts the task that exchanges lines with it.
     fn new(link: Box<Link>, slots: u32, settings: &WarmSettings) -> Arc<Self> {
-        // A slot has at most four orders on their way: the stop of a job that has just ended, the next job, its stop, and that
-        // the slot gave up. Each of them can be a kill too.
+        // A slot has at most four orders on their way: the stop of a job that has just ended, the next job, its stop, and
+        // that the slot gave up. Each of them can be a kill too.
         let capacity = slots as usize * 5;
         let (orders, received) = mpsc::channel(capacity);
         let (lost, is_lost) = watch::channel(false);
