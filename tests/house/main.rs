@@ -6,6 +6,7 @@ mod components;
 mod errors;
 mod imports;
 mod pages;
+mod purity;
 mod security;
 mod source;
 mod supply;
