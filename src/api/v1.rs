@@ -3,6 +3,7 @@
 //! Each type can be serialised and deserialised, so that the daemon, its command line, and other clients use one
 //! definition. New versions only add fields. A reader ignores fields that it does not know.
 
+mod policy_keys;
 mod trial;
 
 use std::{fmt, str::FromStr, time::Duration};
@@ -10,6 +11,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+pub use self::policy_keys::{PolicyKeys, PolicyValue};
 pub use self::trial::{
     TrialAssumptions, TrialCurve, TrialDecision, TrialNow, TrialOnRecording, TrialRun, TrialWaits,
 };

@@ -10,6 +10,7 @@ mod purity;
 mod security;
 mod source;
 mod supply;
+mod wire;
 
 use std::{collections::BTreeSet, process::Command};
 

@@ -8,7 +8,6 @@ use axum::{
     http::{StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use serde_json::{Map, Value};
 
 use super::{
     answers::{count, error, failed, no_such_pool, refusal},
@@ -21,7 +20,10 @@ use crate::{
     lab::trial::{Given, Trial},
 };
 use tidegate::{
-    api::v1::{self, ByWhom, KeyChange, Outlook, PolicyAct, PolicyView, TrialDecision, TrialNow},
+    api::v1::{
+        self, ByWhom, KeyChange, Outlook, PolicyAct, PolicyKeys, PolicyView, TrialDecision,
+        TrialNow,
+    },
     config::{
         PolicyChange, PolicyKey, PoolSettings, Problem, Problems, change_policy, policy_keys,
         policy_toml,
@@ -51,7 +53,7 @@ pub(super) async fn put(
     Extension(caller): Extension<Caller>,
     Path(name): Path<PoolName>,
     uri: Uri,
-    body: Body<Map<String, Value>>,
+    body: Body<PolicyKeys>,
 ) -> Response {
     change(&api, caller, &name, &uri, RequestedChange::Replace(body.0)).await
 }
@@ -62,7 +64,7 @@ pub(super) async fn patch(
     Extension(caller): Extension<Caller>,
     Path(name): Path<PoolName>,
     uri: Uri,
-    body: Body<Map<String, Value>>,
+    body: Body<PolicyKeys>,
 ) -> Response {
     change(&api, caller, &name, &uri, RequestedChange::Add(body.0)).await
 }
@@ -98,8 +100,8 @@ fn of_other_orders(status: &PoolStatus) -> Option<String> {
 
 /// The requested change.
 enum RequestedChange {
-    Replace(Map<String, Value>),
-    Add(Map<String, Value>),
+    Replace(PolicyKeys),
+    Add(PolicyKeys),
     Reset,
 }
 
@@ -125,10 +127,7 @@ async fn change(
         RequestedChange::Add(body) => (PolicyAct::Set, set, Some(body)),
         RequestedChange::Reset => (PolicyAct::Reset, None, None),
     };
-    let changed = body.map(|body| {
-        let change = PolicyChange::Json(Value::Object(body));
-        change_policy(&settings, base, &change)
-    });
+    let changed = body.map(|body| change_policy(&settings, base, &PolicyChange::from(body)));
     let changed = match changed.transpose() {
         Ok(changed) => changed,
         Err(problems) => {
