@@ -2,6 +2,7 @@
 //!
 //! A wrong dependency fails here before it makes anyone's build slower.
 
+mod comments;
 mod components;
 mod errors;
 mod imports;
