@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use tidegate_core::{
     decide::Moment,
-    trace::{Span, Trace},
+    trace::{ArrivalSpan, Trace},
 };
 
 use crate::random::{self, Stream};
@@ -17,7 +17,7 @@ use crate::random::{self, Stream};
 /// the same times again.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrivals<'t> {
-    spans: std::slice::Iter<'t, Span>,
+    spans: std::slice::Iter<'t, ArrivalSpan>,
     stream: Stream,
     /// The start and length of the present span.
     begin: Duration,
