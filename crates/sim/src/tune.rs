@@ -125,9 +125,9 @@ pub fn tune(
 }
 
 /// The values of one key, with all others as they are.
-type Key = fn(&PoolModel) -> Vec<PoolModel>;
+type KeyVariants = fn(&PoolModel) -> Vec<PoolModel>;
 
-const KEYS: [Key; 3] = [by_kind, by_window, by_max];
+const KEYS: [KeyVariants; 3] = [by_kind, by_window, by_max];
 
 /// The policy's own key.
 fn by_kind(model: &PoolModel) -> Vec<PoolModel> {

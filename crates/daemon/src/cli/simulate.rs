@@ -19,7 +19,7 @@ use crate::{
     output::{self, Exit, Failure},
 };
 use tidegate::{decide::Decision, escape::Escaped, text::noun_for};
-use tidegate_sim::{Contender, Report, Run, Workload, simulate as run};
+use tidegate_sim::{Contender, Report, SimulatedRun, Workload, simulate as run};
 
 /// The form of the contract.
 #[derive(Debug, Serialize)]
@@ -109,7 +109,7 @@ fn with_decisions(
     file: &Path,
     workload: &Workload,
     contenders: &[Contender],
-) -> std::io::Result<Vec<Run>> {
+) -> std::io::Result<Vec<SimulatedRun>> {
     let mut out = BufWriter::new(File::create(file)?);
     let mut runs = Vec::new();
     for contender in contenders {
@@ -135,7 +135,7 @@ fn with_decisions(
     Ok(runs)
 }
 
-fn title(args: &SimulateArgs, runs: &[Run]) -> String {
+fn title(args: &SimulateArgs, runs: &[SimulatedRun]) -> String {
     let jobs = runs.first().map_or(0, |run| run.report.jobs);
     let traffic = &args.traffic;
     format!(
@@ -158,7 +158,7 @@ fn max_workers(contender: &Contender) -> Option<u32> {
     }
 }
 
-fn text(title: &str, runs: &[Run], contenders: &[Contender]) -> String {
+fn text(title: &str, runs: &[SimulatedRun], contenders: &[Contender]) -> String {
     let rows: Vec<Vec<Cell>> = runs
         .iter()
         .map(|run| {

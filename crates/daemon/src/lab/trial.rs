@@ -12,7 +12,7 @@ use tidegate::{
     decide::{By, ByHand, Orders, Policy, PolicyKind, Rules, SetPolicy, Spread, Timings},
     text,
 };
-use tidegate_sim::{Contender, PoolModel, Run, ServiceTimes, Workload, simulate_while};
+use tidegate_sim::{Contender, PoolModel, ServiceTimes, SimulatedRun, Workload, simulate_while};
 
 use super::course::curve;
 use crate::recordings::LastDay;
@@ -273,7 +273,7 @@ impl Trial {
         said
     }
 
-    fn result(&self, run: &Run) -> TrialRun {
+    fn result(&self, run: &SimulatedRun) -> TrialRun {
         let report = &run.report;
         let wait = &report.wait_s;
         TrialRun {
