@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
-use crate::config::PolicyChange;
+use crate::config::PolicyEdit;
 
 /// The body of a change of a policy: keys of `policy` and `scaling`, each in its table. A key without a table belongs to
 /// `policy`.
@@ -49,7 +49,7 @@ impl PolicyKeys {
     }
 }
 
-impl From<PolicyKeys> for PolicyChange {
+impl From<PolicyKeys> for PolicyEdit {
     fn from(keys: PolicyKeys) -> Self {
         Self::Json(serde_json::to_value(keys).expect("each value is one of JSON"))
     }
@@ -66,8 +66,8 @@ mod tests {
     fn a_body_is_written_as_it_was_read() {
         let keys: PolicyKeys = serde_json::from_str(BODY).unwrap();
         assert_eq!(serde_json::to_string(&keys).unwrap(), BODY);
-        let json = PolicyChange::Json(serde_json::from_str(BODY).unwrap());
-        assert_eq!(PolicyChange::from(keys), json);
+        let json = PolicyEdit::Json(serde_json::from_str(BODY).unwrap());
+        assert_eq!(PolicyEdit::from(keys), json);
     }
 
     #[test]

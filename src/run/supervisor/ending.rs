@@ -7,7 +7,7 @@ use tokio::time::{self, Instant};
 use super::{DrainError, DrainReport, Handle, StopReport, Supervisor};
 use crate::{
     config::PoolSettings,
-    run::{pool::Command, shared::ANSWER},
+    run::{pool::PoolCommand, shared::ANSWER},
 };
 
 impl Supervisor {
@@ -42,7 +42,7 @@ impl Supervisor {
         for handle in &handles {
             let grace = grace(&handle.shared.settings());
             // A pool that has ended is drained already.
-            let _ = handle.commands.send(Command::Drain(grace)).await;
+            let _ = handle.commands.send(PoolCommand::Drain(grace)).await;
         }
         let given_back = self
             .until_ended(&handles)

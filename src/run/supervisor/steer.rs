@@ -8,7 +8,7 @@ use crate::{
     decide::{By, Order, PoolName, ReconcileResult, SetPolicy, SteeringOutcome},
     run::{
         AllOrders, Foresight, Steered, metrics,
-        pool::Command,
+        pool::PoolCommand,
         steering::{Steering, until_stored},
     },
 };
@@ -33,7 +33,7 @@ impl Supervisor {
         by: By,
     ) -> Result<Steered, SupervisorError> {
         let act = order.act();
-        let steer = |answer| Command::Steer(Box::new(Steering { order, by, answer }));
+        let steer = |answer| PoolCommand::Steer(Box::new(Steering { order, by, answer }));
         let steered = match self.inner.ask(name, steer).await {
             Ok(Ok(steered)) => Ok(steered),
             Ok(Err(why)) => Err(SupervisorError::Refused {
@@ -89,7 +89,7 @@ impl Supervisor {
         name: &PoolName,
         set: Option<SetPolicy>,
     ) -> Result<Foresight, SupervisorError> {
-        let foresee = |answer| Command::Foresee(set.map(Box::new), answer);
+        let foresee = |answer| PoolCommand::Foresee(set.map(Box::new), answer);
         self.inner.ask(name, foresee).await
     }
 
@@ -156,7 +156,7 @@ impl Supervisor {
         name: &PoolName,
         mode: FlushMode,
     ) -> Result<ReconcileResult, SupervisorError> {
-        let flush = |answer| Command::Flush(mode, answer);
+        let flush = |answer| PoolCommand::Flush(mode, answer);
         self.inner.ask(name, flush).await
     }
 }

@@ -25,7 +25,7 @@ use tidegate::{
         TrialNow,
     },
     config::{
-        PolicyChange, PolicyKey, PoolSettings, Problem, Problems, change_policy, policy_keys,
+        PolicyEdit, PolicyKey, PoolSettings, Problem, Problems, change_policy, policy_keys,
         policy_toml,
     },
     decide::{
@@ -127,7 +127,7 @@ async fn change(
         RequestedChange::Add(body) => (PolicyAct::Set, set, Some(body)),
         RequestedChange::Reset => (PolicyAct::Reset, None, None),
     };
-    let changed = body.map(|body| change_policy(&settings, base, &PolicyChange::from(body)));
+    let changed = body.map(|body| change_policy(&settings, base, &PolicyEdit::from(body)));
     let changed = match changed.transpose() {
         Ok(changed) => changed,
         Err(problems) => {

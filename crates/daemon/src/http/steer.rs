@@ -22,7 +22,7 @@ use super::{
 };
 use crate::actions::{as_typed, done};
 use tidegate::{
-    api::v1::{self, Span, Workers},
+    api::v1::{self, TimeSpan, Workers},
     decide::{
         By, EventKind, JobId, Order, PoolName, ReconcileResult, SteeringAct, SteeringOutcome,
     },
@@ -276,6 +276,6 @@ fn runners_stopped(result: &ReconcileResult) -> u64 {
 }
 
 /// The end of a duration that begins now. `None` if it is beyond the range of timestamps.
-fn end_of(Span(span): Span) -> Option<Timestamp> {
+fn end_of(TimeSpan(span): TimeSpan) -> Option<Timestamp> {
     Timestamp::now().checked_add(span).ok()
 }

@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    super::{WarmSettings, link::Link, wear::ProcessUsage},
+    super::{WarmSettings, link::WarmLink, wear::ProcessUsage},
     conversation::{SlotOrder, converse},
 };
 use crate::runner::{Retirement, StartError};
@@ -69,7 +69,7 @@ pub(super) struct HeldSlot {
 pub(in crate::runners::warm) enum Taken {
     Slot(GivenSlot),
     /// The process takes one job at a time: it uses version 1 of the protocol.
-    Single(Box<Link>),
+    Single(Box<WarmLink>),
 }
 
 /// A slot for [`WarmSlot`](super::WarmSlot).
@@ -84,7 +84,7 @@ impl Processes {
     pub(in crate::runners::warm) async fn take(
         &self,
         settings: &WarmSettings,
-        start: impl Future<Output = Result<Box<Link>, StartError>>,
+        start: impl Future<Output = Result<Box<WarmLink>, StartError>>,
     ) -> Result<Taken, StartError> {
         loop {
             let found = self.find(settings.concurrency);
@@ -119,7 +119,7 @@ impl Processes {
     async fn start(
         &self,
         settings: &WarmSettings,
-        start: impl Future<Output = Result<Box<Link>, StartError>>,
+        start: impl Future<Output = Result<Box<WarmLink>, StartError>>,
         mut promise: Promise<'_>,
     ) -> Result<Taken, StartError> {
         let link = match start.await {
@@ -213,7 +213,7 @@ impl Drop for Promise<'_> {
 
 impl SharedProcess {
     /// Takes over a process that is ready, and starts the task that exchanges lines with it.
-    fn new(link: Box<Link>, slots: u32, settings: &WarmSettings) -> Arc<Self> {
+    fn new(link: Box<WarmLink>, slots: u32, settings: &WarmSettings) -> Arc<Self> {
         // A slot has at most four orders on their way: the stop of a job that has just ended, the next job, its stop, and
         // that the slot gave up. Each of them can be a kill too.
         let capacity = slots as usize * 5;
