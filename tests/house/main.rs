@@ -6,6 +6,7 @@ mod comments;
 mod components;
 mod errors;
 mod imports;
+mod names;
 mod pages;
 mod purity;
 mod security;

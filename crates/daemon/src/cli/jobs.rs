@@ -11,10 +11,10 @@ use super::{
     },
     client,
     steer::{TIMEOUT, no_such_pool, path},
-    supervisor::{self, Supervisor},
+    supervisor::{self, RemoteSupervisor},
     table::{Cell, Layout, cell},
 };
-use crate::output::{self, Exit, Failure};
+use crate::output::{self, CommandFailure, Exit};
 use tidegate::{
     api::v1::{self, Job, JobOfPool, StopJob, StoppedJobs},
     decide::PoolName,
@@ -23,7 +23,7 @@ use tidegate::{
     text::counted,
 };
 
-pub(super) async fn jobs(cli: &Cli, args: &JobsArgs) -> Result<Exit, Failure> {
+pub(super) async fn jobs(cli: &Cli, args: &JobsArgs) -> Result<Exit, CommandFailure> {
     if let Some(JobsCommand::Stop(args)) = &args.command {
         return stop(cli, args).await;
     }
@@ -36,7 +36,7 @@ pub(super) async fn jobs(cli: &Cli, args: &JobsArgs) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-async fn stop(cli: &Cli, args: &JobsStopArgs) -> Result<Exit, Failure> {
+async fn stop(cli: &Cli, args: &JobsStopArgs) -> Result<Exit, CommandFailure> {
     let supervisor = supervisor::find(cli, &args.socket)?;
     let then = StopThen::from(args.then);
     let jobs = running(&supervisor, args.pool.as_deref()).await?;
@@ -49,7 +49,7 @@ async fn stop(cli: &Cli, args: &JobsStopArgs) -> Result<Exit, Failure> {
     if pools.is_empty() {
         let error = anyhow::anyhow!("find a running job with the id {}", args.id);
         let hint = "`tidegate jobs` shows those that run; it may have ended meanwhile";
-        return Err(Failure::new(Exit::Unexpected, error).hint(hint));
+        return Err(CommandFailure::new(Exit::Unexpected, error).hint(hint));
     }
     let mut stopped = 0;
     for pool in pools {
@@ -77,7 +77,7 @@ async fn stop(cli: &Cli, args: &JobsStopArgs) -> Result<Exit, Failure> {
 }
 
 async fn stop_one(
-    supervisor: &Supervisor,
+    supervisor: &RemoteSupervisor,
     pool: &str,
     id: &str,
     then: StopThen,
@@ -98,10 +98,10 @@ async fn stop_one(
 
 /// Stops every running job of a pool, and returns their number.
 pub(super) async fn stop_each(
-    supervisor: &Supervisor,
+    supervisor: &RemoteSupervisor,
     pool: &str,
     then: StopThen,
-) -> Result<usize, Failure> {
+) -> Result<usize, CommandFailure> {
     let mut stopped = 0;
     // Those of a supervisor that has handed over are not this one's to drain.
     let own = |job: &Job| job.predecessor.is_none();
@@ -119,7 +119,10 @@ pub(super) async fn stop_each(
 }
 
 /// The running jobs of one pool or of all pools.
-async fn running(supervisor: &Supervisor, pool: Option<&str>) -> Result<Vec<Job>, Failure> {
+async fn running(
+    supervisor: &RemoteSupervisor,
+    pool: Option<&str>,
+) -> Result<Vec<Job>, CommandFailure> {
     let pools: Vec<v1::Pool> = client::get(supervisor, "/api/v1/pools", "read the pools").await?;
     let names = pools.into_iter().map(|pool| pool.status.name);
     let meant: Vec<PoolName> = names

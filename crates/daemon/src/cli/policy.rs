@@ -15,10 +15,10 @@ use super::{
     client::{self, ClientError},
     dry_run,
     steer::{TIMEOUT, path},
-    supervisor::{self, Supervisor},
+    supervisor::{self, RemoteSupervisor},
     table::DIM,
 };
-use crate::output::{self, Exit, Failure};
+use crate::output::{self, CommandFailure, Exit};
 use tidegate::{
     api::v1::{Outlook, PolicyAct, PolicyChange, PolicyKeys, PolicyValue, PolicyView},
     config::Origin,
@@ -31,7 +31,7 @@ const BY_HAND: Style = AnsiColor::Yellow.on_default();
 /// Keys of `scaling`, which can be written without the name of their table.
 const OF_SCALING: [&str; 4] = ["up_step", "down_window", "down_step", "churn"];
 
-pub(super) async fn policy(cli: &Cli, args: &PolicyArgs) -> Result<Exit, Failure> {
+pub(super) async fn policy(cli: &Cli, args: &PolicyArgs) -> Result<Exit, CommandFailure> {
     match &args.command {
         PolicyCommand::Show(args) => {
             let supervisor = supervisor::find(cli, &args.socket)?;
@@ -82,13 +82,13 @@ pub(super) async fn policy(cli: &Cli, args: &PolicyArgs) -> Result<Exit, Failure
 
 async fn change(
     cli: &Cli,
-    supervisor: &Supervisor,
+    supervisor: &RemoteSupervisor,
     method: Method,
     pool: &str,
     body: &PolicyKeys,
     trial: &DryRunArgs,
     operation: &'static str,
-) -> Result<Exit, Failure> {
+) -> Result<Exit, CommandFailure> {
     let patience = match trial.dry_run {
         true => dry_run::PATIENCE,
         false => TIMEOUT,
@@ -120,7 +120,7 @@ async fn change(
 }
 
 /// The keys of the command line, which override the keys of the file.
-fn body(args: &PolicySetArgs) -> Result<PolicyKeys, Failure> {
+fn body(args: &PolicySetArgs) -> Result<PolicyKeys, CommandFailure> {
     let mut body = PolicyKeys::default();
     if let Some(file) = &args.file {
         body = from_file(file)?;
@@ -128,7 +128,9 @@ fn body(args: &PolicySetArgs) -> Result<PolicyKeys, Failure> {
     for pair in &args.keys {
         let Some((key, value)) = pair.split_once('=') else {
             let error = anyhow::anyhow!("parse {pair:?} as KEY=VALUE");
-            return Err(Failure::new(Exit::Usage, error).hint("jobs_per_worker=2, for example"));
+            return Err(
+                CommandFailure::new(Exit::Usage, error).hint("jobs_per_worker=2, for example")
+            );
         };
         let (table, name) = match key.trim().split_once('.') {
             Some((table, name)) => (table, name),
@@ -141,8 +143,8 @@ fn body(args: &PolicySetArgs) -> Result<PolicyKeys, Failure> {
 }
 
 /// The keys of a file, each in its table.
-fn from_file(file: &Path) -> Result<PolicyKeys, Failure> {
-    let bad = |error: anyhow::Error| Failure::new(Exit::BadConfiguration, error);
+fn from_file(file: &Path) -> Result<PolicyKeys, CommandFailure> {
+    let bad = |error: anyhow::Error| CommandFailure::new(Exit::BadConfiguration, error);
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("read {}", file.display()))
         .map_err(bad)?;
@@ -168,11 +170,11 @@ fn from_file(file: &Path) -> Result<PolicyKeys, Failure> {
 }
 
 /// A value from the command line: TOML, otherwise a string without quotes.
-fn value_of(text: &str) -> Result<PolicyValue, Failure> {
+fn value_of(text: &str) -> Result<PolicyValue, CommandFailure> {
     let parsed: Option<toml::Table> = format!("value = {text}").parse().ok();
     let parsed = parsed.filter(|table| table.len() == 1);
     match parsed.and_then(|mut table| table.remove("value")) {
-        Some(value) => json_of(value).map_err(|error| Failure::new(Exit::Usage, error)),
+        Some(value) => json_of(value).map_err(|error| CommandFailure::new(Exit::Usage, error)),
         None => Ok(PolicyValue::Text(text.to_owned())),
     }
 }

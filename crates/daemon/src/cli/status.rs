@@ -10,7 +10,7 @@ use anstyle::{AnsiColor, Style};
 use super::{
     args::{Cli, Format, status::StatusArgs},
     client::{self, ClientError},
-    supervisor::{self, Supervisor},
+    supervisor::{self, RemoteSupervisor},
     table::{Cell, DIM, Layout, cell},
 };
 use crate::output::{self, Exit};
@@ -23,7 +23,7 @@ use tidegate::{
 
 const REFUSED: Style = AnsiColor::Red.on_default().bold();
 
-pub(super) async fn status(cli: &Cli, args: &StatusArgs) -> Result<Exit, output::Failure> {
+pub(super) async fn status(cli: &Cli, args: &StatusArgs) -> Result<Exit, output::CommandFailure> {
     let supervisor = supervisor::find(cli, &args.socket)?;
     let pools = read(&supervisor).await?;
     match cli.format {
@@ -34,7 +34,7 @@ pub(super) async fn status(cli: &Cli, args: &StatusArgs) -> Result<Exit, output:
 }
 
 /// Asks the supervisor for its pools.
-pub(super) async fn read(supervisor: &Supervisor) -> Result<Vec<v1::Pool>, ClientError> {
+pub(super) async fn read(supervisor: &RemoteSupervisor) -> Result<Vec<v1::Pool>, ClientError> {
     client::get(supervisor, "/api/v1/pools", "read the pools").await
 }
 

@@ -8,7 +8,7 @@ use super::{
     args::{Cli, simulate::TrafficArgs},
     loading,
 };
-use crate::output::{Exit, Failure};
+use crate::output::{CommandFailure, Exit};
 use tidegate::{
     config::{PoolSettings, Settings, Source},
     decide::{Orders, Rules},
@@ -24,7 +24,7 @@ impl TrafficArgs {
     ///
     /// # Errors
     /// A file cannot be read, or says something else.
-    pub(super) fn workload(&self) -> Result<Workload, Failure> {
+    pub(super) fn workload(&self) -> Result<Workload, CommandFailure> {
         let trace = self.read_trace()?;
         Ok(Workload {
             trace,
@@ -36,7 +36,7 @@ impl TrafficArgs {
         })
     }
 
-    fn read_trace(&self) -> Result<Trace, Failure> {
+    fn read_trace(&self) -> Result<Trace, CommandFailure> {
         let file = self.trace.display();
         let trace = Trace::parse(&read(&self.trace)?)
             .map_err(|error| usage(anyhow::Error::new(error).context(format!("use {file}"))))?;
@@ -50,7 +50,7 @@ impl TrafficArgs {
     }
 }
 
-fn service(text: &str) -> Result<ServiceTimes, Failure> {
+fn service(text: &str) -> Result<ServiceTimes, CommandFailure> {
     let wrong = |error: ServiceError| {
         usage(anyhow::Error::new(error).context(format!("use the service time {text}")))
     };
@@ -74,14 +74,14 @@ fn service(text: &str) -> Result<ServiceTimes, Failure> {
     }
 }
 
-fn read(file: &Path) -> Result<String, Failure> {
+fn read(file: &Path) -> Result<String, CommandFailure> {
     std::fs::read_to_string(file).map_err(|error| {
         usage(anyhow::Error::new(error).context(format!("read {}", file.display())))
     })
 }
 
-pub(super) fn usage(error: anyhow::Error) -> Failure {
-    Failure::new(Exit::Usage, error)
+pub(super) fn usage(error: anyhow::Error) -> CommandFailure {
+    CommandFailure::new(Exit::Usage, error)
 }
 
 /// A pool of a configuration.
@@ -95,7 +95,7 @@ pub(super) struct FoundPool {
 ///
 /// # Errors
 /// The configuration is invalid, or has no such pool, or several.
-pub(super) fn pool(cli: &Cli, text: Option<&str>) -> Result<FoundPool, Failure> {
+pub(super) fn pool(cli: &Cli, text: Option<&str>) -> Result<FoundPool, CommandFailure> {
     let Some(text) = text else {
         let (source, loaded) = loading::load(cli)?;
         return chosen(&source, loaded.settings, None);
@@ -111,7 +111,11 @@ pub(super) fn pool(cli: &Cli, text: Option<&str>) -> Result<FoundPool, Failure> 
     chosen(&source, loaded.settings, name)
 }
 
-fn chosen(source: &Source, settings: Settings, name: Option<&str>) -> Result<FoundPool, Failure> {
+fn chosen(
+    source: &Source,
+    settings: Settings,
+    name: Option<&str>,
+) -> Result<FoundPool, CommandFailure> {
     let file = source.file().display().to_string();
     let Settings {
         pools, supervisor, ..

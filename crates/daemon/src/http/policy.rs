@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     actions::{as_typed, done},
-    lab::trial::{Given, Trial},
+    lab::trial::{JobAssumptions, Trial},
 };
 use tidegate::{
     api::v1::{
@@ -298,21 +298,21 @@ async fn now(api: &Api, name: &PoolName, set: Option<SetPolicy>) -> Option<Trial
 #[derive(Debug, Default, PartialEq)]
 struct Query {
     /// `None` if the change is to be made.
-    trial: Option<Asked>,
+    trial: Option<DryRunRequest>,
 }
 
 /// What a dry run is asked for.
 #[derive(Debug, PartialEq)]
-struct Asked {
+struct DryRunRequest {
     on_recording: bool,
-    given: Given,
+    given: JobAssumptions,
 }
 
 /// Reads the query. The error is the answer's status, and says what is wrong.
 fn query(uri: &Uri) -> Result<Query, (StatusCode, String)> {
     let mut is_trial = false;
     let mut on_recording = None;
-    let mut given = Given::default();
+    let mut given = JobAssumptions::default();
     let mut keys = BTreeSet::new();
     let text = uri.query().unwrap_or_default();
     for (key, value) in url::form_urlencoded::parse(text.as_bytes()) {
@@ -346,12 +346,12 @@ fn query(uri: &Uri) -> Result<Query, (StatusCode, String)> {
             _ => return Err(wrong("it may have dry_run, recording, service and target")),
         }
     }
-    if !is_trial && (on_recording.is_some() || given != Given::default()) {
+    if !is_trial && (on_recording.is_some() || given != JobAssumptions::default()) {
         let what = "the query has keys of a dry run: add dry_run=true";
         return Err((StatusCode::UNPROCESSABLE_ENTITY, what.to_owned()));
     }
     Ok(Query {
-        trial: is_trial.then_some(Asked {
+        trial: is_trial.then_some(DryRunRequest {
             on_recording: on_recording.unwrap_or(true),
             given,
         }),
@@ -421,7 +421,7 @@ mod tests {
         ] {
             let asked = asked(uri).unwrap().unwrap();
             assert_eq!(asked.on_recording, on_recording, "{uri}");
-            assert_eq!(asked.given, Given::default(), "{uri}");
+            assert_eq!(asked.given, JobAssumptions::default(), "{uri}");
         }
         let given = asked("/p?dry_run=true&service=lognormal%3A2s%2C4s&target=1m30s");
         let given = given.unwrap().unwrap().given;

@@ -5,12 +5,12 @@ use tidegate_sim::{CurvePoint, SimulatedRun};
 
 /// A run with its course.
 #[derive(Debug, Clone)]
-pub(crate) struct Course {
+pub(crate) struct RunCourse {
     pub(crate) name: String,
     pub(crate) curve: TrialCurve,
 }
 
-impl Course {
+impl RunCourse {
     /// The whole course of a run.
     pub(crate) fn of(run: &SimulatedRun) -> Self {
         Self {

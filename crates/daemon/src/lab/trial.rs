@@ -49,12 +49,12 @@ pub(crate) struct Trial {
     /// `[supervisor] max_workers`.
     pub(crate) max_workers: Option<u32>,
     /// What the caller knows better than the pool.
-    pub(crate) given: Given,
+    pub(crate) given: JobAssumptions,
 }
 
 /// What a caller says about the jobs.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Given {
+pub(crate) struct JobAssumptions {
     pub(crate) service: Option<(String, ServiceTimes)>,
     pub(crate) target: Option<Duration>,
 }
@@ -391,7 +391,7 @@ mod tests {
             timings: Timings::default(),
             timings_before: None,
             max_workers: None,
-            given: Given::default(),
+            given: JobAssumptions::default(),
         }
     }
 

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     dead::{self, DeadLetterQueue, LetterLimit, Walked, Wanted},
-    output::{self, Exit, Failure},
+    output::{self, CommandFailure, Exit},
 };
 use tidegate::{
     config::{PoolSettings, Settings},
@@ -32,7 +32,7 @@ use tidegate::{
     text::{counted, form_for},
 };
 
-pub(super) async fn dead(cli: &Cli, args: &DeadArgs) -> Result<Exit, Failure> {
+pub(super) async fn dead(cli: &Cli, args: &DeadArgs) -> Result<Exit, CommandFailure> {
     let settings = loading::load(cli)?.1.settings;
     let place = match &args.command {
         DeadCommand::List(list) => &list.place,
@@ -40,7 +40,7 @@ pub(super) async fn dead(cli: &Cli, args: &DeadArgs) -> Result<Exit, Failure> {
         DeadCommand::Retry(choice) => &choice.place,
         DeadCommand::Purge(purge) => &purge.choice.place,
     };
-    let place = DeadLetterPlace::find(&settings, place)?;
+    let place = PoolDeadLetters::find(&settings, place)?;
     let driver = broker::connect(&settings.broker).await?;
     let done = place.work(cli.format, args, driver.clone()).await;
     driver.close().await;
@@ -48,15 +48,15 @@ pub(super) async fn dead(cli: &Cli, args: &DeadArgs) -> Result<Exit, Failure> {
 }
 
 /// The queue with the dead letters of a pool.
-struct DeadLetterPlace<'a> {
+struct PoolDeadLetters<'a> {
     pool: &'a PoolSettings,
     queue: QueueName,
     /// Whether the user named the queue, so that a missing one is an error.
     is_named: bool,
 }
 
-impl<'a> DeadLetterPlace<'a> {
-    fn find(settings: &'a Settings, args: &DeadLetterPlaceArgs) -> Result<Self, Failure> {
+impl<'a> PoolDeadLetters<'a> {
+    fn find(settings: &'a Settings, args: &DeadLetterPlaceArgs) -> Result<Self, CommandFailure> {
         let pools = || settings.pools.iter().map(|config| &config.pool);
         let Some(pool) = pools().find(|pool| pool.name.as_str() == args.pool) else {
             let names: Vec<&str> = pools().map(|pool| pool.name.as_str()).collect();
@@ -65,7 +65,7 @@ impl<'a> DeadLetterPlace<'a> {
                 false => format!("the configuration has {}", names.join(", ")),
             };
             let error = anyhow!("find the pool {:?}", args.pool);
-            return Err(Failure::new(Exit::Usage, error).hint(hint));
+            return Err(CommandFailure::new(Exit::Usage, error).hint(hint));
         };
         let named = args.queue.as_deref().map(QueueName::from);
         let queue = match named.or_else(|| dead::queue_of(pool)) {
@@ -77,7 +77,9 @@ impl<'a> DeadLetterPlace<'a> {
                     pool.name,
                     pool.queue
                 );
-                return Err(Failure::new(Exit::Usage, error).hint("name that queue: --queue NAME"));
+                return Err(
+                    CommandFailure::new(Exit::Usage, error).hint("name that queue: --queue NAME")
+                );
             }
         };
         if let Some(owner) = pools().find(|pool| dead::is_used_by(&queue, pool)) {
@@ -85,7 +87,7 @@ impl<'a> DeadLetterPlace<'a> {
                 "take {queue} for a queue of dead letters: pool {} works on it",
                 owner.name
             );
-            return Err(Failure::new(Exit::Usage, error));
+            return Err(CommandFailure::new(Exit::Usage, error));
         }
         Ok(Self {
             pool,
@@ -99,7 +101,7 @@ impl<'a> DeadLetterPlace<'a> {
         format: Format,
         args: &DeadArgs,
         driver: Arc<dyn QueueDriver>,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<Exit, CommandFailure> {
         let letters = match driver.probe(&self.queue).await {
             Ok(depth) => depth.ready,
             // The pool creates the queue for its first dead letter.
@@ -127,7 +129,7 @@ impl<'a> DeadLetterPlace<'a> {
         format: Format,
         args: &ListArgs,
         dead_letters: &DeadLetterQueue,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<Exit, CommandFailure> {
         let wanted = Wanted {
             ids: Vec::new(),
             reason: args.reason.clone(),
@@ -160,7 +162,7 @@ impl<'a> DeadLetterPlace<'a> {
         format: Format,
         args: &ShowArgs,
         dead_letters: &DeadLetterQueue,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<Exit, CommandFailure> {
         let wanted = Wanted {
             ids: args.ids.clone(),
             reason: None,
@@ -190,7 +192,7 @@ impl<'a> DeadLetterPlace<'a> {
     }
 
     /// The failure that no letter with these ids was found.
-    fn missing(&self, ids: &[String]) -> Failure {
+    fn missing(&self, ids: &[String]) -> CommandFailure {
         let them = match ids {
             [_] => "a dead letter with the id",
             _ => "dead letters with the ids",
@@ -201,7 +203,7 @@ impl<'a> DeadLetterPlace<'a> {
              an id is taken whole",
             self.pool.name
         );
-        Failure::new(Exit::Unexpected, error).hint(hint)
+        CommandFailure::new(Exit::Unexpected, error).hint(hint)
     }
 
     async fn retry(
@@ -209,7 +211,7 @@ impl<'a> DeadLetterPlace<'a> {
         format: Format,
         args: &ChoiceArgs,
         dead_letters: &DeadLetterQueue,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<Exit, CommandFailure> {
         let wanted = wanted(args);
         let copies = Copies {
             pool: self.pool.name.clone(),
@@ -243,7 +245,7 @@ impl<'a> DeadLetterPlace<'a> {
         args: &ChoiceArgs,
         is_sure: bool,
         dead_letters: &DeadLetterQueue,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<Exit, CommandFailure> {
         let wanted = wanted(args);
         let asks = wanted.is_everything() && !is_sure && dead_letters.letters > 0;
         if asks && !can_ask() {
@@ -253,7 +255,7 @@ impl<'a> DeadLetterPlace<'a> {
                 self.queue
             );
             let hint = "--yes deletes all of them; ids, --reason or --limit choose some";
-            return Err(Failure::new(Exit::Usage, error).hint(hint));
+            return Err(CommandFailure::new(Exit::Usage, error).hint(hint));
         }
         if asks {
             let count = letters(dead_letters.letters);
@@ -287,7 +289,7 @@ impl<'a> DeadLetterPlace<'a> {
         what: Done<'_>,
         dead_letters: &DeadLetterQueue,
         walked: Walked,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<Exit, CommandFailure> {
         if format == Format::Json {
             output::json(&DeadReport {
                 queue: &self.queue,
@@ -306,7 +308,7 @@ impl<'a> DeadLetterPlace<'a> {
         if let Some(error) = walked.problem {
             return Err(failure(error, what.operation));
         }
-        let failed = |error| Err(Failure::new(Exit::Unexpected, error));
+        let failed = |error| Err(CommandFailure::new(Exit::Unexpected, error));
         if walked.stopped {
             return failed(anyhow!("{}: interrupted", what.operation));
         }
@@ -436,7 +438,7 @@ fn summary(queue: &QueueName, what: &Done<'_>, there: u64, walked: &Walked) -> S
 }
 
 /// The failure for an error of the broker. `operation` is read after "failed to".
-fn failure(error: QueueError, operation: &'static str) -> Failure {
+fn failure(error: QueueError, operation: &'static str) -> CommandFailure {
     use QueueErrorKind as K;
     let exit = match error.kind {
         K::Disconnected | K::Timeout | K::Blocked => Exit::Unavailable,
@@ -456,7 +458,7 @@ fn failure(error: QueueError, operation: &'static str) -> Failure {
         K::NotFound => Some("see --queue"),
         _ => None,
     };
-    let failure = Failure::new(exit, anyhow::Error::new(error).context(operation));
+    let failure = CommandFailure::new(exit, anyhow::Error::new(error).context(operation));
     match hint {
         Some(hint) => failure.hint(hint),
         None => failure,
