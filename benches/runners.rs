@@ -220,8 +220,8 @@ async fn run(runner: &mut dyn Runner) {
     assert!(matches!(report.end, JobEnd::Done { .. }), "{report:?}");
 }
 
-/// Runs [`AT_A_TIME`] jobs of 100 ms at a time in one process, `rounds` for each slot. Returns the time as a ratio to the ideal
-/// time, and the process's resident memory in MiB.
+/// Runs [`AT_A_TIME`] jobs of 100 ms at a time in one process, `rounds` for each slot. Returns the time as a ratio to the
+/// ideal time, and the process's resident memory in MiB.
 async fn concurrent(rounds: u32) -> (f64, u64) {
     let mut settings = WarmSettings::new(["python3", "-c", SLEEPER]);
     settings.concurrency = AT_A_TIME;

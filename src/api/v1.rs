@@ -3,6 +3,7 @@
 //! Each type can be serialised and deserialised, so that the daemon, its command line, and other clients use one
 //! definition. New versions only add fields. A reader ignores fields that it does not know.
 
+mod policy_keys;
 mod trial;
 
 use std::{fmt, str::FromStr, time::Duration};
@@ -10,6 +11,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+pub use self::policy_keys::{PolicyKeys, PolicyValue};
 pub use self::trial::{
     TrialAssumptions, TrialCurve, TrialDecision, TrialNow, TrialOnRecording, TrialRun, TrialWaits,
 };
@@ -97,9 +99,9 @@ pub struct Explanation {
 
 /// A length of time, written as `"30m"` or `"1h 30m"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Span(pub Duration);
+pub struct TimeSpan(pub Duration);
 
-impl FromStr for Span {
+impl FromStr for TimeSpan {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -112,7 +114,7 @@ impl FromStr for Span {
     }
 }
 
-impl fmt::Display for Span {
+impl fmt::Display for TimeSpan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match SignedDuration::try_from(self.0) {
             Ok(span) => write!(f, "{span:#}"),
@@ -121,13 +123,13 @@ impl fmt::Display for Span {
     }
 }
 
-impl Serialize for Span {
+impl Serialize for TimeSpan {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Span {
+impl<'de> Deserialize<'de> for TimeSpan {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(D::Error::custom)
@@ -144,7 +146,7 @@ pub struct Pause {
         deserialize_with = "given",
         skip_serializing_if = "Option::is_none"
     )]
-    pub span: Option<Span>,
+    pub span: Option<TimeSpan>,
     /// Only shrinking is paused: the pool works, and may grow.
     pub shrinking: bool,
 }
@@ -221,7 +223,7 @@ impl<'de> Deserialize<'de> for Workers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged, expecting = "a number of workers from 0, or \"auto\"")]
-        enum Given {
+        enum GivenWorkers {
             Count(u32),
             // JSON does not distinguish 5.0 from 5.
             Whole(f64),
@@ -232,17 +234,17 @@ impl<'de> Deserialize<'de> for Workers {
         enum Auto {
             Auto,
         }
-        Ok(match Given::deserialize(deserializer)? {
-            Given::Count(workers) => Self::Count(workers),
-            Given::Whole(workers)
+        Ok(match GivenWorkers::deserialize(deserializer)? {
+            GivenWorkers::Count(workers) => Self::Count(workers),
+            GivenWorkers::Whole(workers)
                 if workers.fract() == 0.0 && (0.0..=u32::MAX.into()).contains(&workers) =>
             {
                 Self::Count(workers as u32)
             }
-            Given::Whole(_) => {
+            GivenWorkers::Whole(_) => {
                 return Err(D::Error::custom("a number of workers from 0, or \"auto\""));
             }
-            Given::Word(Auto::Auto) => Self::Auto,
+            GivenWorkers::Word(Auto::Auto) => Self::Auto,
         })
     }
 }
@@ -544,13 +546,13 @@ mod tests {
             ("90s", 90),
             ("1h 30m", 5400),
         ] {
-            let span: Span = text.parse().unwrap();
+            let span: TimeSpan = text.parse().unwrap();
             assert_eq!(span.0.as_secs(), seconds, "{text}");
             let json = to_string(&span).unwrap();
-            assert_eq!(from_str::<Span>(&json).unwrap(), span, "{json}");
+            assert_eq!(from_str::<TimeSpan>(&json).unwrap(), span, "{json}");
         }
         for text in ["", "0s", "-5m", "5", "soon"] {
-            text.parse::<Span>().unwrap_err();
+            text.parse::<TimeSpan>().unwrap_err();
         }
         from_str::<Pause>("{\"for\": null}").unwrap_err();
         assert_eq!(from_str::<Pause>("{}").unwrap(), Pause::default());

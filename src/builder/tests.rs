@@ -1,3 +1,5 @@
+//! Tests of the builder: what it refuses, and what it sets.
+
 use super::*;
 use crate::{adapters::memory::MemoryBroker, config::ExecSettings};
 

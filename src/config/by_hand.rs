@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::change::PolicyChange;
+pub use self::change::PolicyEdit;
 use tidegate_core::text::short_duration;
 
 use super::{
@@ -115,7 +115,7 @@ pub fn policy_toml(keys: &[PolicyKey]) -> String {
 pub fn change_policy(
     settings: &PoolSettings,
     by_hand: Option<&SetPolicy>,
-    change: &PolicyChange,
+    change: &PolicyEdit,
 ) -> Result<ChangedPolicy, Problems> {
     let change = change.read().map_err(Problems::new)?;
 
@@ -129,7 +129,7 @@ pub fn change_policy(
     }
 
     // The changed keys come first, so that a problem with them is found at their own line. The unchanged keys follow.
-    let mut lines = Lines::default();
+    let mut lines = PlacedLines::default();
     for entry in &change.entries {
         lines.push(&entry.key, &entry.value, &entry.place);
     }
@@ -305,13 +305,13 @@ fn given(settings: &PoolSettings) -> BTreeMap<&'static str, (String, Origin)> {
 
 /// A text whose lines come from several sources.
 #[derive(Debug, Default)]
-struct Lines {
+struct PlacedLines {
     text: String,
     /// The source of each line.
     places: Vec<Place>,
 }
 
-impl Lines {
+impl PlacedLines {
     fn push(&mut self, key: &str, value: &str, place: &Place) {
         let _ = writeln!(self.text, "{key} = {value}");
         let lines = value.matches('\n').count() + 1;

@@ -37,7 +37,7 @@ mod tests;
 pub(crate) use self::settings::FRAME_MAX;
 pub use self::{
     arguments::lowest_delivery_limit,
-    by_hand::{ChangedPolicy, PolicyChange, PolicyKey, change_policy, policy_keys, policy_toml},
+    by_hand::{ChangedPolicy, PolicyEdit, PolicyKey, change_policy, policy_keys, policy_toml},
     file::{Examined, Source, examine, find, load, socket_of},
     origin::{Origin, Origins},
     otlp::{OtlpHeaders, OtlpSettings},

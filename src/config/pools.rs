@@ -24,9 +24,11 @@ use super::{
     whole::PoolConfig,
 };
 use crate::{
-    decide::{NAME_BYTES, NAME_BYTES_BEYOND_ASCII, PolicyKind, QueueName, name_room},
+    decide::{
+        NAME_BYTES, NAME_BYTES_BEYOND_ASCII, Policy, PolicyKind, QueueName, Schedule, name_room,
+    },
     runners::{
-        RunnerKind,
+        RunnerKind, RunnerSettings,
         keys::{RunnerKeys, runner},
     },
 };
@@ -70,11 +72,91 @@ fn pool(
     let default = PoolSettings::new(name);
     let mut table = pools.table(name, "A pool. You choose its name.");
     check_name(&mut table, name);
+    let keys = queue_keys(&mut table, &default);
+    let (reply, reply_allow) = reply(&mut table);
+    let Declaration {
+        arguments,
+        bindings,
+        delivery_limit,
+    } = declaration(&mut table, &keys.declare);
+    let policy = policy(&mut table);
+    let scaling = scaling(&mut table);
+    let policy_origins = origins(&table);
+    let schedule = schedule(&mut table, &policy);
+    let sharing = sharing_keys(&mut table, &default);
+    refuse_local_max_beyond_all(&mut table, &sharing, &policy, &schedule);
+    let RunnerKeys {
+        runner,
+        job,
+        within_max,
+    } = runner(&mut table, inputs, kinds);
+    let (retry, dead_letter) = retry(&mut table);
+
+    refuse_beyond_max(&mut table, &policy, &keys.keep_warm, &within_max);
+    if let Some(job) = job {
+        refuse_outliving_jobs(&mut table, &job, &keys.ack_deadline);
+        warn_of_long_waits(&mut table, &job, &keys.ack_deadline, &keys.prefetch);
+    }
+    refuse_meaningless(&mut table, &runner, &policy);
+    if !runner.consumes() {
+        warn_of_few_deliveries(&mut table, delivery_limit.as_ref(), &policy);
+    }
+    warn_of_no_answers(&mut table, &reply, &reply_allow, &runner);
+    warn_of_lost_dead_letters(
+        &mut table,
+        keys.queue.value.as_str(),
+        &dead_letter,
+        &keys.declare,
+        &arguments,
+    );
+    refuse_long_name(&mut table, &keys.queue, &retry);
+    let pool = PoolSettings {
+        name: default.name,
+        queue: keys.queue.value.clone(),
+        declare: keys.declare.value,
+        arguments,
+        bindings,
+        prefetch: keys.prefetch.value,
+        poll_interval: keys.poll_interval.value,
+        drain_after: drain_after(&keys.drain_after, &policy.value.kind, &runner),
+        keep_warm: keys.keep_warm.value,
+        preempt: keys.preempt.value,
+        shutdown_grace: keys.shutdown_grace.value,
+        ack_deadline: keys.ack_deadline.value,
+        policy: policy.value,
+        scaling,
+        schedule,
+        weight: sharing.weight.value,
+        share: sharing.share.value,
+        local_max: sharing.local_max.value,
+        own_policy: None,
+        policy_origins,
+        retry,
+        reply,
+    };
+    (PoolConfig { pool, runner }, keys.queue)
+}
+
+/// The keys of a pool about its queue: how it is read, and how its messages are held.
+struct QueueKeys {
+    queue: Key<QueueName>,
+    declare: Key<Declare>,
+    prefetch: Key<u16>,
+    poll_interval: Key<Duration>,
+    /// `None` is `never`.
+    drain_after: Key<Option<Duration>>,
+    keep_warm: Key<u32>,
+    preempt: Key<bool>,
+    shutdown_grace: Key<Duration>,
+    ack_deadline: Key<Duration>,
+}
+
+fn queue_keys(table: &mut Table<'_, '_>, default: &PoolSettings) -> QueueKeys {
     let queue = table.derived(
         "queue",
         "The queue it consumes. When absent, the queue with the pool's name.",
         QUEUE,
-        default.queue,
+        default.queue.clone(),
         "\"thumbnails\"",
     );
     let declare = table.key(
@@ -138,16 +220,43 @@ fn pool(
         Span::from(Duration::from_secs(1)),
         default.ack_deadline,
     );
-    let (reply, reply_allow) = reply(&mut table);
-    let Declaration {
-        arguments,
-        bindings,
-        delivery_limit,
-    } = declaration(&mut table, &declare);
-    let policy = policy(&mut table);
-    let scaling = scaling(&mut table);
-    let policy_origins = origins(&table);
-    let schedule = schedule(&mut table, &policy);
+    QueueKeys {
+        queue,
+        declare,
+        prefetch,
+        poll_interval,
+        drain_after,
+        keep_warm,
+        preempt,
+        shutdown_grace,
+        ack_deadline,
+    }
+}
+
+/// How long the queue must be empty before all workers drain. The policy or the runner decides it if the pool does not.
+fn drain_after(
+    key: &Key<Option<Duration>>,
+    policy: &PolicyKind,
+    runner: &RunnerSettings,
+) -> DrainAfter {
+    match (key.value, policy) {
+        (_, PolicyKind::TargetWait(wait)) if key.given == KeyPresence::Absent => wait.drain_after(),
+        _ if runner.consumes() && key.given == KeyPresence::Absent => {
+            DrainAfter::After(QUIET_OF_PROGRAMS)
+        }
+        (Some(quiet), _) => DrainAfter::After(quiet),
+        (None, _) => DrainAfter::Never,
+    }
+}
+
+/// The keys of a pool that divides workers with other pools, or with other daemons.
+struct SharingKeys {
+    weight: Key<u32>,
+    share: Key<bool>,
+    local_max: Key<Option<u32>>,
+}
+
+fn sharing_keys(table: &mut Table<'_, '_>, default: &PoolSettings) -> SharingKeys {
     let weight = table.key(
         "weight",
         "The pool's weight when pools share the workers of `[supervisor] max_workers`.",
@@ -175,6 +284,21 @@ fn pool(
             "remove it, or write share = true: without it policy.max is this daemon's own",
         );
     }
+    SharingKeys {
+        weight,
+        share,
+        local_max,
+    }
+}
+
+/// Refuses more workers for this daemon than all daemons may have together.
+fn refuse_local_max_beyond_all(
+    table: &mut Table<'_, '_>,
+    sharing: &SharingKeys,
+    policy: &Key<Policy>,
+    schedule: &Schedule,
+) {
+    let local_max = &sharing.local_max;
     let most = schedule
         .entries()
         .iter()
@@ -184,83 +308,28 @@ fn pool(
         let fix = format!(
             "write at most policy.max, which is {most}: that is the most workers of all daemons together"
         );
-        table.refuse(&local_max, fix);
+        table.refuse(local_max, fix);
     }
-    let RunnerKeys {
-        runner,
-        job,
-        within_max,
-    } = runner(&mut table, inputs, kinds);
-    let (retry, dead_letter) = retry(&mut table);
+}
 
-    if policy.is_sound() && keep_warm.is_sound() && keep_warm.value > policy.value.max {
-        let max = policy.value.max;
-        table.refuse(
-            &keep_warm,
-            format!("write at most policy.max, which is {max}, or raise policy.max"),
-        );
-    }
+/// Refuses numbers of workers or runners above the policy's bound.
+fn refuse_beyond_max(
+    table: &mut Table<'_, '_>,
+    policy: &Key<Policy>,
+    keep_warm: &Key<u32>,
+    of_runner: &[Key<Option<u32>>],
+) {
     let max = policy.value.max;
-    let is_beyond = |number| policy.is_sound() && number > max;
-    for key in within_max {
+    let is_beyond = |number: u32| policy.is_sound() && number > max;
+    let fix = format!("write at most policy.max, which is {max}, or raise policy.max");
+    if keep_warm.is_sound() && is_beyond(keep_warm.value) {
+        table.refuse(keep_warm, fix.clone());
+    }
+    for key in of_runner {
         if key.value.is_some_and(is_beyond) {
-            table.refuse(
-                &key,
-                format!("write at most policy.max, which is {max}, or raise policy.max"),
-            );
+            table.refuse(key, fix.clone());
         }
     }
-    if let Some(job) = job {
-        refuse_outliving_jobs(&mut table, &job, &ack_deadline);
-        warn_of_long_waits(&mut table, &job, &ack_deadline, &prefetch);
-    }
-    refuse_meaningless(&mut table, &runner, &policy);
-    if !runner.consumes() {
-        warn_of_few_deliveries(&mut table, delivery_limit.as_ref(), &policy);
-    }
-    warn_of_no_answers(&mut table, &reply, &reply_allow, &runner);
-    warn_of_lost_dead_letters(
-        &mut table,
-        queue.value.as_str(),
-        &dead_letter,
-        &declare,
-        &arguments,
-    );
-    refuse_long_name(&mut table, &queue, &retry);
-    let pool = PoolSettings {
-        name: default.name,
-        queue: queue.value.clone(),
-        declare: declare.value,
-        arguments,
-        bindings,
-        prefetch: prefetch.value,
-        poll_interval: poll_interval.value,
-        drain_after: match (drain_after.value, &policy.value.kind) {
-            (_, PolicyKind::TargetWait(wait)) if drain_after.given == KeyPresence::Absent => {
-                wait.drain_after()
-            }
-            _ if runner.consumes() && drain_after.given == KeyPresence::Absent => {
-                DrainAfter::After(QUIET_OF_PROGRAMS)
-            }
-            (Some(quiet), _) => DrainAfter::After(quiet),
-            (None, _) => DrainAfter::Never,
-        },
-        keep_warm: keep_warm.value,
-        preempt: preempt.value,
-        shutdown_grace: shutdown_grace.value,
-        ack_deadline: ack_deadline.value,
-        policy: policy.value,
-        scaling,
-        schedule,
-        weight: weight.value,
-        share: share.value,
-        local_max: local_max.value,
-        own_policy: None,
-        policy_origins,
-        retry,
-        reply,
-    };
-    (PoolConfig { pool, runner }, queue)
 }
 
 /// Reads how failed jobs are handled. Also returns `dead_letter` as a key, because it needs a feature of the queue.

@@ -59,11 +59,11 @@ struct ChildRegister {
     /// children. So a reader never sees a process that runs and is not recorded.
     spawning: RwLock<()>,
     /// Written by spawns, by reaped processes, and by readers of the children.
-    entries: Mutex<BTreeMap<i32, Entry>>,
+    entries: Mutex<BTreeMap<i32, ChildEntry>>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+struct ChildEntry {
     run: Run,
     /// No task waits for the process any more. The runtime reaps it when it dies.
     is_let_go: bool,
@@ -199,7 +199,7 @@ impl ChildRegister {
         }
         let _spawning = self.spawning.read().unwrap_or_else(PoisonError::into_inner);
         let (started, pid) = start()?;
-        let entry = Entry {
+        let entry = ChildEntry {
             run,
             is_let_go: false,
         };
@@ -255,7 +255,7 @@ impl ChildRegister {
         Ok(Some(ChildrenSnapshot { inherited, running }))
     }
 
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<i32, Entry>> {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<i32, ChildEntry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

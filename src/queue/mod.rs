@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 pub use tidegate_core::queue::{
-    HeaderValue, Headers, Message, NoRoute, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, Origin,
+    HeaderValue, Headers, Message, MessageOrigin, NoRoute, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY,
     Outgoing, Properties, QueueBinding, QueueError, QueueErrorKind, QueueKind, QueueSpec, RawTexts,
     SettleError, TRACEPARENT, TRACESTATE, TraceContext, UnreadValue, entry_size, header_size,
     short_texts_fit,

@@ -100,14 +100,15 @@ impl OverdueRetries {
 
 /// Counts until it is dropped. Writes the counts of `copies`.
 pub(crate) async fn watch(shared: Arc<PoolShared>) {
-    // Every queue that is not in this map is read. At the start that is each one, because an earlier run may have left messages.
+    // Every queue that is not in this map is read. At the start that is each one, because an earlier run may have left
+    // messages.
     let mut missing: BTreeMap<QueueName, Instant> = BTreeMap::new();
     let mut received: BTreeSet<QueueName> = BTreeSet::new();
     let mut counter = OverdueRetries::default();
     loop {
         time::sleep_until(next_whole(INTERVAL, shared.now())).await;
-        // Before the reading: a queue that gets its first message during the reading may be found missing now, and is read in
-        // the next round.
+        // Before the reading: a queue that gets its first message during the reading may be found missing now, and is read
+        // in the next round.
         for queue in shared.copies.received.take() {
             missing.remove(&queue);
             received.insert(queue);

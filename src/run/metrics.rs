@@ -63,6 +63,15 @@ pub const GONE: f64 = f64::NAN;
 
 /// Describes every metric to the installed recorder.
 pub fn describe() {
+    describe_queue();
+    describe_state();
+    describe_workers_and_runners();
+    describe_jobs();
+    describe_process();
+}
+
+/// The queue, and the number of workers that it needs.
+fn describe_queue() {
     describe_gauge!(
         DEPTH,
         Unit::Count,
@@ -89,6 +98,10 @@ pub fn describe() {
         "Ready messages plus deliveries that live workers hold."
     );
     describe_gauge!(EXPECTED, Unit::Count, "The expected number of workers.");
+}
+
+/// Whether the pool can work, and why not.
+fn describe_state() {
     describe_gauge!(
         BREAKER_OPEN,
         Unit::Count,
@@ -114,6 +127,10 @@ pub fn describe() {
         Unit::Count,
         "How often the breaker opened; failed trials are not counted."
     );
+}
+
+/// Workers and runners, and the reconciles that start and stop them.
+fn describe_workers_and_runners() {
     describe_gauge!(
         WORKERS,
         Unit::Count,
@@ -152,6 +169,10 @@ pub fn describe() {
         Unit::Seconds,
         "Time from a reconcile's start to its applied plan."
     );
+}
+
+/// Jobs, and what becomes of their messages.
+fn describe_jobs() {
     describe_counter!(JOBS, Unit::Count, "Runs of jobs, by outcome.");
     describe_histogram!(JOB_DURATION, Unit::Seconds, "Time that a job ran.");
     describe_histogram!(
@@ -174,6 +195,10 @@ pub fn describe() {
         Unit::Count,
         "Copies that one of the pool's own queues did not accept. They went to another queue or were held."
     );
+}
+
+/// The whole process: orders, the broker, and lines that were not written.
+fn describe_process() {
     describe_counter!(
         STEERING,
         Unit::Count,

@@ -101,12 +101,12 @@ pub(crate) struct RunningJobs {
 #[derive(Debug, Default)]
 struct State {
     next: u64,
-    jobs: BTreeMap<u64, Job>,
+    jobs: BTreeMap<u64, JobDescription>,
 }
 
 /// A job, as its worker describes it.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub(crate) struct JobDescription {
     pub(crate) id: JobId,
     pub(crate) worker: WorkerId,
     pub(crate) runner: RunnerId,
@@ -121,7 +121,7 @@ pub(crate) struct Job {
 
 impl RunningJobs {
     /// A job begins. It is in the list until the entry is dropped.
-    pub(crate) fn enter(&self, job: Job) -> Entry<'_> {
+    pub(crate) fn enter(&self, job: JobDescription) -> Entry<'_> {
         let mut state = self.state();
         let key = state.next;
         state.next += 1;
@@ -154,7 +154,8 @@ impl RunningJobs {
         .collect()
     }
 
-    /// Tells the jobs with this id to stop, and returns how many there are. A job that was told before keeps its first order.
+    /// Tells the jobs with this id to stop, and returns how many there are. A job that was told before keeps its first
+    /// order.
     pub(crate) fn stop(&self, id: &JobId, stopping: &Stopping) -> usize {
         let mut state = self.state();
         let jobs = state.jobs.values_mut().filter(|job| job.id == *id);

@@ -56,8 +56,8 @@ pub struct StartOptions {
 /// Stores the operator's orders, so that they are still in force after a restart.
 #[async_trait]
 pub trait OrdersStore: Send + Sync + 'static {
-    /// Stores the orders of all pools, and replaces those that were stored before. One task calls this with the newest orders,
-    /// and calls it again if it fails.
+    /// Stores the orders of all pools, and replaces those that were stored before. One task calls this with the newest
+    /// orders, and calls it again if it fails.
     async fn store(&self, orders: &AllOrders) -> Result<(), BoxError>;
 }
 

@@ -33,7 +33,7 @@ use self::{
 use super::{
     AllOrders, EventSink, PoolSpec, PoolStatus, Readiness, StartOptions,
     budget::WorkerBudget,
-    pool::{Command, Pool, run_with_restarts},
+    pool::{PoolCommand, PoolTask, run_with_restarts},
     pool_orders::restored,
     random::Random,
     shared::{Common, PoolShared},
@@ -97,7 +97,7 @@ impl Pools {
 #[derive(Clone)]
 struct Handle {
     shared: Arc<PoolShared>,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<PoolCommand>,
 }
 
 impl Supervisor {
@@ -269,7 +269,7 @@ impl Supervisor {
     /// # Cancel-safety
     /// Cancel-safe: the reconcile takes place also if this future is dropped.
     pub async fn reconcile(&self, name: &PoolName) -> Result<ReconcileResult, SupervisorError> {
-        self.inner.ask(name, Command::Reconcile).await
+        self.inner.ask(name, PoolCommand::Reconcile).await
     }
 
     /// Replaces the set of pools: added pools start, removed pools drain within their `shutdown_grace`, changed pools change
@@ -312,7 +312,7 @@ impl Supervisor {
                     Some(place) => {
                         let handle = old.swap_remove(place);
                         let (taken, answer) = oneshot::channel();
-                        commands.push((handle.clone(), Command::Update(Box::new(pool), taken)));
+                        commands.push((handle.clone(), PoolCommand::Update(Box::new(pool), taken)));
                         answers.push(answer);
                         state.current.push(handle);
                     }
@@ -325,7 +325,7 @@ impl Supervisor {
             (self.inner.common.order_changes).send_modify(|changes| *changes += 1);
             for handle in old {
                 let grace = handle.shared.settings().shutdown_grace;
-                commands.push((handle.clone(), Command::Drain(grace)));
+                commands.push((handle.clone(), PoolCommand::Drain(grace)));
                 state.leaving.push(handle);
             }
         }
@@ -372,7 +372,7 @@ impl Inner {
             orders,
         ));
         self.tasks
-            .spawn(run_with_restarts(Pool::new(shared.clone(), inbox)));
+            .spawn(run_with_restarts(PoolTask::new(shared.clone(), inbox)));
         Handle { shared, commands }
     }
 
@@ -402,7 +402,7 @@ impl Inner {
             .ok_or_else(|| SupervisorError::NoSuchPool(name.clone()))
     }
 
-    async fn send(&self, name: &PoolName, command: Command) -> Result<(), SupervisorError> {
+    async fn send(&self, name: &PoolName, command: PoolCommand) -> Result<(), SupervisorError> {
         let handle = self.find(name)?;
         handle
             .commands
@@ -415,7 +415,7 @@ impl Inner {
     async fn ask<T>(
         &self,
         name: &PoolName,
-        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+        command: impl FnOnce(oneshot::Sender<T>) -> PoolCommand,
     ) -> Result<T, SupervisorError> {
         let (answer, result) = oneshot::channel();
         self.send(name, command(answer)).await?;

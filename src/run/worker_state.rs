@@ -105,8 +105,8 @@ struct StateFields {
     busy: bool,
     /// When the broker confirmed its consumer. Written by the worker.
     consuming: Option<Moment>,
-    /// Since when its program is up, if it is a program that consumes the queue itself, and the program's process id. Written
-    /// by the worker.
+    /// Since when its program is up, if it is a program that consumes the queue itself, and the program's process id.
+    /// Written by the worker.
     program: Option<(Moment, Option<i32>)>,
     /// Why it leaves. Written by the pool, and by a worker that decides to leave by itself.
     leaving: Option<WorkerStopReason>,

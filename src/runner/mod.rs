@@ -58,8 +58,9 @@ pub trait RunnerManager: Send + Sync + fmt::Debug + 'static {
         false
     }
 
-    /// Whether its runners are programs that consume the pool's queue themselves. The pool then opens no consumer. Each of its
-    /// workers is such a program, from its start to its end: [`Runner::consume`] is called once, and [`Runner::run`] never.
+    /// Whether its runners are programs that consume the pool's queue themselves. The pool then opens no consumer. Each of
+    /// its workers is such a program, from its start to its end: [`Runner::consume`] is called once, and [`Runner::run`]
+    /// never.
     fn consumes(&self) -> bool {
         false
     }

@@ -26,10 +26,10 @@ pub(crate) struct RunnerKind {
 
 /// Makes settings of the kind's own keys and the shared keys, and reports keys that contradict each other. Called only
 /// for pools of this kind.
-pub(crate) type Finish = Box<dyn FnOnce(SharedKeys, &mut Table<'_, '_>) -> Finished>;
+pub(crate) type Finish = Box<dyn FnOnce(SharedKeys, &mut Table<'_, '_>) -> FinishedRunner>;
 
 /// The result of reading a `runner` table.
-pub(crate) struct Finished {
+pub(crate) struct FinishedRunner {
     pub(crate) runner: RunnerSettings,
     /// The keys of a job's time; `None` if this kind has no time limit.
     pub(crate) job: Option<JobKeys>,

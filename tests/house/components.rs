@@ -58,7 +58,8 @@ impl Components {
     fn wrong(&self, crate_: &Crate, source: &str) -> Vec<String> {
         let mut wrong = Vec::new();
         for (file, named) in crate_.edges() {
-            // The crate's root is not a component: it re-exports items of the components. A file without imports needs no check.
+            // The crate's root is not a component: it re-exports items of the components. A file without imports needs no
+            // check.
             if file.ends_with("lib.rs") || named.is_empty() {
                 continue;
             }

@@ -2,13 +2,17 @@
 //!
 //! A wrong dependency fails here before it makes anyone's build slower.
 
+mod comments;
 mod components;
 mod errors;
 mod imports;
+mod names;
 mod pages;
+mod purity;
 mod security;
 mod source;
 mod supply;
+mod wire;
 
 use std::{collections::BTreeSet, process::Command};
 
@@ -29,8 +33,8 @@ fn cargo_tree(args: &[&str]) -> String {
     String::from_utf8(tree.stdout).expect("names are text")
 }
 
-/// The crates that `package` needs, without itself, with exactly these features.
-fn needs(package: &str, features: &str) -> BTreeSet<String> {
+/// The crates that `package` needs, without itself, with exactly these features: each name with its version.
+fn builds(package: &str, features: &str) -> BTreeSet<String> {
     let text = cargo_tree(&[
         "--edges",
         "normal",
@@ -42,13 +46,19 @@ fn needs(package: &str, features: &str) -> BTreeSet<String> {
         "--package",
         package,
     ]);
-    let names = text
-        .lines()
-        .filter_map(|line| line.split_whitespace().next());
-    names
-        .filter(|name| *name != package)
-        .map(str::to_owned)
-        .collect()
+    let crates = text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let (name, version) = (words.next()?, words.next()?);
+        (name != package).then(|| format!("{name} {version}"))
+    });
+    crates.collect()
+}
+
+/// The same, as names alone.
+fn needs(package: &str, features: &str) -> BTreeSet<String> {
+    let crates = builds(package, features).into_iter();
+    let names = crates.filter_map(|found| Some(found.split_once(' ')?.0.to_owned()));
+    names.collect()
 }
 
 #[test]
@@ -140,4 +150,20 @@ fn a_program_with_handlers_alone_does_not_build_the_daemon() {
         assert!(!needs.contains(daemons), "{daemons}");
     }
     assert!(needs.contains("lapin"), "the list is not empty: {needs:?}");
+}
+
+/// The most crates that a program with handlers alone may build on Linux, without the library itself.
+const LIGHT: usize = 190;
+
+#[test]
+fn a_program_with_handlers_alone_builds_no_more_crates_than_it_did() {
+    let crates = builds("tidegate", "");
+    let count = crates.len();
+    assert!(
+        count <= LIGHT,
+        "{count} crates, {LIGHT} before. Compare `cargo tree -p tidegate -e normal` with the version before: put what only the \
+         daemon needs behind a feature of the library or into crates/daemon. If each user of the library needs the new \
+         crates, raise LIGHT, and state the number in CHANGELOG.md and docs/performance.md: {crates:#?}"
+    );
+    assert!(count > 100, "the list is whole: {crates:#?}");
 }

@@ -2,7 +2,8 @@
 //!
 //! Reads tokens, not types: a path that begins with `crate`, `self` or `super`, with a module below this one, or with a name
 //! that a `use` brought in, is followed through re-exports to the file that has the thing itself. It may be in a `use` or in
-//! the middle of the code. Code of tests is left out, and so is what a method call or a type inferred would need to be known.
+//! the middle of the code. Code of tests is left out, and so is what a method call or a type inferred would need to be
+//! known.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -38,7 +38,8 @@ trials! {
 
 const SHIMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/warm");
 
-/// A Python worker. The body of a job selects what it does: `three` waits for three such jobs, `pid`, `wait`, `crash`, `deaf`, or `progress` for a while.
+/// A Python worker. The body of a job selects what it does: `three` waits for three such jobs, `pid`, `wait`, `crash`,
+/// `deaf`, or `progress` for a while.
 const WORKER: &str = "
 import asyncio, os, tidegate_asyncio as tidegate
 three = []
@@ -202,8 +203,8 @@ async fn a_crash_fails_the_jobs_of_its_process_and_no_others() {
     assert!(!runners[0].is_alive() && !runners[1].is_alive() && runners[2].is_alive());
 }
 
-/// Runs `body` in the first slot, and stops it after the second slot has answered a later job: the process has begun the first
-/// job by then. Returns the report, and the process of the second slot.
+/// Runs `body` in the first slot, and stops it after the second slot has answered a later job: the process has begun the
+/// first job by then. Returns the report, and the process of the second slot.
 async fn stopped(runners: &mut [Box<dyn Runner>], body: &'static str) -> (RunReport, String) {
     let [first, second] = runners else {
         panic!("two runners");

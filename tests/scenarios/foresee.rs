@@ -2,7 +2,7 @@
 
 use tidegate::{
     Pool,
-    config::{PolicyChange, change_policy},
+    config::{PolicyEdit, change_policy},
     decide::{SetPolicy, TermName},
 };
 
@@ -11,7 +11,7 @@ use super::*;
 fn set(supervisor: &Supervisor, pool: &PoolName, keys: &[&str]) -> SetPolicy {
     let keys = keys.iter().map(|key| (*key).to_owned()).collect();
     let settings = supervisor.settings(pool).unwrap();
-    let changed = change_policy(&settings, None, &PolicyChange::Arguments(keys));
+    let changed = change_policy(&settings, None, &PolicyEdit::Arguments(keys));
     changed.unwrap().set
 }
 

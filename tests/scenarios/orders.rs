@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tidegate::{
-    config::{PolicyChange, change_policy},
+    config::{PolicyEdit, change_policy},
     decide::{By, Closed, Order, TermName},
     run::{AllOrders, Clock, IntakeStatus, OrdersStore, StartOptions},
 };
@@ -70,7 +70,7 @@ fn set(supervisor: &Supervisor, keys: &[&str]) -> Order {
         .get(&name())
         .and_then(|orders| orders.policy.as_ref());
     let by_hand = by_hand.map(|set| &set.what);
-    let changed = change_policy(&settings, by_hand, &PolicyChange::Arguments(keys)).unwrap();
+    let changed = change_policy(&settings, by_hand, &PolicyEdit::Arguments(keys)).unwrap();
     Order::SetPolicy(Box::new(changed.set))
 }
 

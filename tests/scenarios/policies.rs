@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use tidegate::{
     Pool,
-    config::{PolicyChange, change_policy, policy_keys},
+    config::{PolicyEdit, change_policy, policy_keys},
     decide::{By, Order, OwnPolicy, Rates, Recommendation, ScalingPolicy, Situation, TermName},
 };
 
@@ -88,7 +88,7 @@ async fn a_kind_set_by_hand_replaces_a_custom_policy_and_bounds_still_apply() {
     let set = async |keys: &[&str]| {
         let keys = keys.iter().map(|key| (*key).to_owned()).collect();
         let settings = supervisor.settings(&name()).unwrap();
-        let changed = change_policy(&settings, None, &PolicyChange::Arguments(keys)).unwrap();
+        let changed = change_policy(&settings, None, &PolicyEdit::Arguments(keys)).unwrap();
         let shown: Vec<_> = changed.keys.iter().map(|key| key.key.clone()).collect();
         let order = Order::SetPolicy(Box::new(changed.set));
         supervisor

@@ -126,7 +126,7 @@ fn check_job(plan: &Plan, job: usize, runs: &[Run], dead: u32) -> Result<(), Str
     if runs.iter().any(|run| run.end.is_none()) {
         return Err("is still running".to_owned());
     }
-    if !plan.happenings.iter().any(|(_, what)| loses_answers(what)) && dead > 1 {
+    if !plan.events.iter().any(|(_, what)| loses_answers(what)) && dead > 1 {
         return Err("is dead more than once".to_owned());
     }
     let is_interrupted = runs.iter().any(|run| run.end == Some(End::Interrupted));
@@ -194,7 +194,7 @@ fn may_interrupt(plan: &Plan) -> bool {
     plan.settings.preempt
         || has_short_deadline(&plan.settings)
         || hangs(plan)
-        || plan.happenings.iter().any(|(_, what)| may(what))
+        || plan.events.iter().any(|(_, what)| may(what))
 }
 
 /// Whether a job may run more often than its attempts, or a new configuration changes the number of attempts.
@@ -214,7 +214,7 @@ fn may_repeat(plan: &Plan) -> bool {
     };
     plan.settings.preempt
         || has_short_deadline(&plan.settings)
-        || plan.happenings.iter().any(|(_, what)| may(what))
+        || plan.events.iter().any(|(_, what)| may(what))
 }
 
 fn has_short_deadline(settings: &tidegate::config::PoolSettings) -> bool {

@@ -19,7 +19,7 @@ pub(crate) struct Plan {
     pub(crate) settings: PoolSettings,
     pub(crate) jobs: Vec<PlannedJob>,
     /// The faults and orders, sorted by time.
-    pub(crate) happenings: Vec<(Duration, PlannedEvent)>,
+    pub(crate) events: Vec<(Duration, PlannedEvent)>,
     /// Longest delay of a broker's answer.
     pub(crate) latency: Duration,
 }
@@ -97,16 +97,16 @@ impl Plan {
         } else {
             dice.number(1, 12)
         };
-        let mut happenings: Vec<_> = (0..count)
-            .map(|_| (dice.up_to_ms(60_000), dice.happening()))
+        let mut events: Vec<_> = (0..count)
+            .map(|_| (dice.up_to_ms(60_000), dice.event()))
             .collect();
-        happenings.sort_by_key(|(at, _)| *at);
+        events.sort_by_key(|(at, _)| *at);
         Self {
             seed,
             kind,
             settings,
             jobs,
-            happenings,
+            events,
             latency: dice.one_of_ms(&[0, 0, 3, 50, 400]),
         }
     }
@@ -237,7 +237,7 @@ impl RandomChoices {
         (self.random_duration().min(Duration::from_secs(8)), act)
     }
 
-    fn happening(&mut self) -> PlannedEvent {
+    fn event(&mut self) -> PlannedEvent {
         let duration = self.random_duration();
         match self.number(0, 24) {
             0..=2 => PlannedEvent::Disconnect(duration),

@@ -107,7 +107,7 @@ impl TestRun {
         let begin = Instant::now();
         // When the last fault ends.
         let mut healed = begin;
-        for (at, what) in &plan.happenings {
+        for (at, what) in &plan.events {
             self.watch_until(&supervisor, begin + *at).await?;
             self.ledger.note(&format!("{what:?}"));
             healed = healed.max(Instant::now() + what.duration());
@@ -121,7 +121,7 @@ impl TestRun {
                     let specs = vec![self.spec(settings.clone())];
                     answered(supervisor.reconfigure(specs)).await?.unwrap();
                 }
-                other => self.happen(&supervisor, &settings, other).await?,
+                other => self.carry_out(&supervisor, &settings, other).await?,
             }
         }
         publisher.await.unwrap();
@@ -175,7 +175,7 @@ impl TestRun {
         Ok(())
     }
 
-    async fn happen(
+    async fn carry_out(
         &self,
         supervisor: &Supervisor,
         settings: &PoolSettings,
@@ -183,67 +183,67 @@ impl TestRun {
     ) -> Result<(), String> {
         let broker = self.broker.clone();
         match what.clone() {
-            PlannedEvent::Disconnect(while_) => {
+            PlannedEvent::Disconnect(duration) => {
                 broker.disconnect();
-                later(while_, move || broker.reconnect());
+                later(duration, move || broker.reconnect());
             }
-            PlannedEvent::Block(while_) => {
+            PlannedEvent::Block(duration) => {
                 broker.set_blocked(true);
-                later(while_, move || broker.set_blocked(false));
+                later(duration, move || broker.set_blocked(false));
             }
-            PlannedEvent::HoldConfirms(while_) => {
+            PlannedEvent::HoldConfirms(duration) => {
                 broker.set_confirms_held(true);
-                later(while_, move || broker.set_confirms_held(false));
+                later(duration, move || broker.set_confirms_held(false));
             }
-            PlannedEvent::RefuseCopies(kind, while_) => {
+            PlannedEvent::RefuseCopies(kind, duration) => {
                 let queues = self.copy_queues();
                 for queue in &queues {
                     broker.set_refusal(queue, Some(kind));
                 }
-                later(while_, move || {
+                later(duration, move || {
                     for queue in &queues {
                         broker.set_refusal(queue, None);
                     }
                 });
             }
-            PlannedEvent::RefuseConsumers(kind, while_) => {
+            PlannedEvent::RefuseConsumers(kind, duration) => {
                 broker.set_refuses(Some(kind));
-                later(while_, move || broker.set_refuses(None));
+                later(duration, move || broker.set_refuses(None));
             }
-            PlannedEvent::RefuseNewQueues(while_) => {
+            PlannedEvent::RefuseNewQueues(duration) => {
                 broker.set_full_of_queues(true);
-                later(while_, move || broker.set_full_of_queues(false));
+                later(duration, move || broker.set_full_of_queues(false));
             }
-            PlannedEvent::FailProbes(while_) => {
+            PlannedEvent::FailProbes(duration) => {
                 broker.set_probes_fail(true);
-                later(while_, move || broker.set_probes_fail(false));
+                later(duration, move || broker.set_probes_fail(false));
             }
-            PlannedEvent::Withhold(while_) => {
+            PlannedEvent::Withhold(duration) => {
                 broker.set_withholds(true);
-                later(while_, move || broker.set_withholds(false));
+                later(duration, move || broker.set_withholds(false));
             }
-            PlannedEvent::LoseAnswers(while_) => {
+            PlannedEvent::LoseAnswers(duration) => {
                 let wire = self.wire.clone();
                 wire.loses_answers.store(true, Ordering::Relaxed);
-                later(while_, move || {
+                later(duration, move || {
                     wire.loses_answers.store(false, Ordering::Relaxed);
                 });
             }
-            PlannedEvent::BreakRunners(while_) => {
+            PlannedEvent::BreakRunners(duration) => {
                 let runners = self.runners.clone();
                 runners.broken.store(true, Ordering::Relaxed);
-                later(while_, move || {
+                later(duration, move || {
                     runners.broken.store(false, Ordering::Relaxed);
                 });
             }
-            PlannedEvent::OtherConsumer(while_) => {
+            PlannedEvent::OtherConsumer(duration) => {
                 let request = ConsumeRequest {
                     queue: QUEUE.into(),
                     prefetch: u16::MAX,
                     tag: String::from("another"),
                 };
                 if let Ok(consumer) = broker.consume(request).await {
-                    later(while_, move || drop(consumer));
+                    later(duration, move || drop(consumer));
                 }
             }
             PlannedEvent::Flush { busy } => {

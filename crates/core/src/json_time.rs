@@ -1,4 +1,5 @@
-//! Durations in JSON. A measured duration is a number of seconds. A configured duration is a text as in the configuration file, such as `10s`. Points in time are `jiff` timestamps, which are RFC 3339 in UTC.
+//! Durations in JSON. A measured duration is a number of seconds. A configured duration is a text as in the configuration
+//! file, such as `10s`. Points in time are `jiff` timestamps, which are RFC 3339 in UTC.
 //!
 //! Both forms also read what earlier versions wrote: `{"secs": 10, "nanos": 0}`.
 

@@ -18,13 +18,13 @@ const MAX_SECONDS: f64 = 100.0 * 366.0 * 86_400.0;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trace {
     begin: Option<Timestamp>,
-    spans: Vec<Span>,
+    spans: Vec<ArrivalSpan>,
 }
 
 /// A span of time, and the number of arrivals in it, at an even rate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
-pub struct Span {
+pub struct ArrivalSpan {
     /// How long it is. All of a span without length arrives at once.
     pub length: Duration,
     /// The number of arrivals. It may be a fraction, because a trace may contain averages.
@@ -114,7 +114,7 @@ impl Trace {
     }
 
     /// Its spans, in their order.
-    pub fn spans(&self) -> &[Span] {
+    pub fn spans(&self) -> &[ArrivalSpan] {
         &self.spans
     }
 
@@ -136,7 +136,7 @@ impl Trace {
                 continue;
             }
             let share = left.as_secs_f64() / span.length.as_secs_f64();
-            let part = |length: Duration, share: f64| Span {
+            let part = |length: Duration, share: f64| ArrivalSpan {
                 length,
                 arrivals: span.arrivals * share,
             };
@@ -208,15 +208,16 @@ fn count(text: &str) -> Result<f64, String> {
     }
 }
 
-fn spans(form: Form, points: &[(f64, f64)]) -> Vec<Span> {
-    let span = |length: f64, arrivals| Span {
+fn spans(form: Form, points: &[(f64, f64)]) -> Vec<ArrivalSpan> {
+    let span = |length: f64, arrivals| ArrivalSpan {
         length: Duration::from_secs_f64(length.max(0.0)),
         arrivals,
     };
     let gaps = points.windows(2).map(|pair| (pair[1].0 - pair[0].0, pair));
     match form {
         Form::Counted => {
-            let mut spans: Vec<Span> = gaps.map(|(gap, pair)| span(gap, pair[0].1)).collect();
+            let mut spans: Vec<ArrivalSpan> =
+                gaps.map(|(gap, pair)| span(gap, pair[0].1)).collect();
             let gap = spans.last().map_or(0.0, |last| last.length.as_secs_f64());
             spans.extend(points.last().map(|last| span(gap, last.1)));
             spans
@@ -236,8 +237,8 @@ fn spans(form: Form, points: &[(f64, f64)]) -> Vec<Span> {
 mod tests {
     use super::*;
 
-    fn of(spans: &[(f64, f64)]) -> Vec<Span> {
-        let span = |&(length, arrivals): &(f64, f64)| Span {
+    fn of(spans: &[(f64, f64)]) -> Vec<ArrivalSpan> {
+        let span = |&(length, arrivals): &(f64, f64)| ArrivalSpan {
             length: Duration::from_secs_f64(length),
             arrivals,
         };

@@ -1,4 +1,5 @@
-//! The history of the pools over the last hour, for the dashboard: a limited number of samples in memory, one each five seconds.
+//! The history of the pools over the last hour, for the dashboard: a limited number of samples in memory, one each five
+//! seconds.
 //!
 //! Written by one task of the daemon, read by the HTTP routes. Nothing of it is kept over a restart.
 
@@ -29,7 +30,7 @@ const OVERVIEW: usize = 12;
 
 /// The last hour of every pool.
 #[derive(Debug, Clone, Default)]
-pub struct History(Arc<Mutex<HashMap<PoolName, Ring>>>);
+pub struct PoolHistory(Arc<Mutex<HashMap<PoolName, Ring>>>);
 
 #[derive(Debug, Default)]
 struct Ring {
@@ -169,7 +170,7 @@ pub struct NamedColumns {
     columns: Columns,
 }
 
-impl History {
+impl PoolHistory {
     /// Takes samples until it is dropped. When a pool is removed, its failures are forgotten too.
     pub async fn keep(self, supervisor: Supervisor, failures: Failures) {
         let mut ticks = time::interval(STEP);
@@ -246,7 +247,7 @@ mod tests {
 
     #[test]
     fn keeps_an_hour_and_forgets_older_samples() {
-        let history = History::default();
+        let history = PoolHistory::default();
         for n in 0..SAMPLES + 3 {
             history.take(&[pool("a", n as u64)], n as i64 * 5);
         }
@@ -258,7 +259,7 @@ mod tests {
 
     #[test]
     fn forgets_a_pool_that_is_gone() {
-        let history = History::default();
+        let history = PoolHistory::default();
         history.take(&[pool("a", 1), pool("b", 1)], 0);
         history.take(&[pool("b", 2)], 5);
         assert_eq!(history.of(&"a".into()), Columns::default());
@@ -267,7 +268,7 @@ mod tests {
 
     #[test]
     fn the_overview_has_the_highest_of_each_minute() {
-        let history = History::default();
+        let history = PoolHistory::default();
         for n in 0..OVERVIEW + 2 {
             let demand = if n == 3 { 100 } else { 1 };
             history.take(&[pool("a", demand)], n as i64);
@@ -279,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_sample_has_the_jobs_that_ended_since_the_one_before() {
-        let history = History::default();
+        let history = PoolHistory::default();
         // What was done before the first sample was done at no time that is known; 2 is of a pool that came back.
         for (at, done) in [(0, 40), (5, 40), (10, 47), (15, 2)] {
             history.take(&[with_done("a", 1, done)], at);

@@ -1,5 +1,5 @@
-//! A client of the broker's management API, for the facts that AMQP does not show: those of `tidegate check --broker`, and what
-//! the consumers of a queue hold.
+//! A client of the broker's management API, for the facts that AMQP does not show: those of `tidegate check --broker`, and
+//! what the consumers of a queue hold.
 //!
 //! Only reads. Callers own the meaning of the answers.
 

@@ -55,14 +55,14 @@ impl From<Exit> for ExitCode {
 
 /// Why a command failed.
 #[derive(Debug)]
-pub struct Failure {
+pub struct CommandFailure {
     /// The exit code of the process.
     pub(super) exit: Exit,
     error: anyhow::Error,
     hint: Option<String>,
 }
 
-impl Failure {
+impl CommandFailure {
     /// A failure with `error`, whose text is read after "failed to" or begins with it.
     pub(crate) fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
         Self {
@@ -125,18 +125,18 @@ fn after_failed_to(error: &dyn std::error::Error) -> String {
 }
 
 /// The failure that a configuration is needed and does not exist.
-pub(super) fn no_configuration(error: NotFound) -> Failure {
-    Failure::new(Exit::BadConfiguration, error)
+pub(super) fn no_configuration(error: NotFound) -> CommandFailure {
+    CommandFailure::new(Exit::BadConfiguration, error)
         .hint(
             "`tidegate init --queue QUEUE -- COMMAND` writes ./tidegate.toml; --config or $TIDEGATE_CONFIG names another file",
         )
 }
 
 /// An invalid configuration whose problems were already printed.
-pub(super) fn bad_configuration(source: &Source, problems: usize) -> Failure {
+pub(super) fn bad_configuration(source: &Source, problems: usize) -> CommandFailure {
     let count = counted(problems, "problem");
     let file = source.file().display().to_string();
-    Failure::new(
+    CommandFailure::new(
         Exit::BadConfiguration,
         Said(format!("take the configuration {file}: {count}")),
     )
@@ -183,12 +183,12 @@ pub(super) fn tell(text: &[u8]) {
 }
 
 /// Writes data to standard output, with colours only if it is a terminal that supports them.
-pub(super) fn write(bytes: &[u8]) -> Result<(), Failure> {
+pub(super) fn write(bytes: &[u8]) -> Result<(), CommandFailure> {
     let mut out = anstream::stdout().lock();
     out.write_all(bytes)
         .and_then(|()| out.flush())
         .map_err(|error| {
-            Failure::new(
+            CommandFailure::new(
                 Exit::Unexpected,
                 anyhow::Error::new(error).context("write to standard output"),
             )
@@ -197,9 +197,9 @@ pub(super) fn write(bytes: &[u8]) -> Result<(), Failure> {
 
 /// Writes data to standard output as JSON. Hidden characters are escaped, so the JSON still decodes to the same
 /// values.
-pub(super) fn json(data: &impl Serialize) -> Result<(), Failure> {
+pub(super) fn json(data: &impl Serialize) -> Result<(), CommandFailure> {
     let mut text = serde_json::to_vec_pretty(data).map_err(|error| {
-        Failure::new(
+        CommandFailure::new(
             Exit::Unexpected,
             anyhow::Error::new(error).context("print as JSON"),
         )
@@ -217,7 +217,7 @@ mod tests {
 
     use super::*;
 
-    fn printed(failure: &Failure) -> String {
+    fn printed(failure: &CommandFailure) -> String {
         let mut out = anstream::StripStream::new(Vec::new());
         failure.write(&mut out).unwrap();
         String::from_utf8(out.into_inner()).unwrap()
@@ -228,7 +228,7 @@ mod tests {
         let error = anyhow!("connection refused")
             .context("connect to 127.0.0.1:5672")
             .context("reach the broker");
-        let failure = Failure::new(Exit::Unavailable, error).hint("is it running?");
+        let failure = CommandFailure::new(Exit::Unavailable, error).hint("is it running?");
         insta::assert_snapshot!(printed(&failure), @r"
         error: failed to reach the broker
           connect to 127.0.0.1:5672
@@ -242,7 +242,7 @@ mod tests {
         let error = anyhow!("no such queue")
             .context("protocol error: no such queue")
             .context("look for it");
-        let failure = Failure::new(Exit::Unexpected, error);
+        let failure = CommandFailure::new(Exit::Unexpected, error);
         insta::assert_snapshot!(printed(&failure), @r"
         error: failed to look for it
           protocol error: no such queue
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn writes_failed_to_only_once_if_the_error_has_it_too() {
         let error = anyhow!("failed to publish").context("failed to put all of them back");
-        let failure = Failure::new(Exit::Unexpected, error);
+        let failure = CommandFailure::new(Exit::Unexpected, error);
         insta::assert_snapshot!(printed(&failure), @r"
         error: failed to put all of them back
           publish
@@ -261,14 +261,14 @@ mod tests {
 
     #[test]
     fn escapes_control_characters_of_others() {
-        let failure = Failure::new(Exit::Unexpected, anyhow!("read \u{1b}[31m\nnonsense"));
+        let failure = CommandFailure::new(Exit::Unexpected, anyhow!("read \u{1b}[31m\nnonsense"));
         insta::assert_snapshot!(printed(&failure), @r"error: failed to read \u{1b}[31m\nnonsense");
     }
 
     #[test]
     fn recognizes_a_broken_pipe_below_other_errors() {
         let pipe = anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe));
-        assert!(Failure::new(Exit::Unexpected, pipe.context("write")).is_broken_pipe());
-        assert!(!Failure::new(Exit::Unexpected, anyhow!("write")).is_broken_pipe());
+        assert!(CommandFailure::new(Exit::Unexpected, pipe.context("write")).is_broken_pipe());
+        assert!(!CommandFailure::new(Exit::Unexpected, anyhow!("write")).is_broken_pipe());
     }
 }

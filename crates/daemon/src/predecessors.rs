@@ -37,10 +37,10 @@ const ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
 /// The predecessors of this supervisor. Written by [`keep`](Self::keep), read by the routes.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Predecessors(Arc<Mutex<Vec<Predecessor>>>);
+pub(crate) struct Predecessors(Arc<Mutex<Vec<KnownPredecessor>>>);
 
 #[derive(Debug, Clone)]
-struct Predecessor {
+struct KnownPredecessor {
     pid: u32,
     socket: PathBuf,
     /// `None` if it has not reported them.
@@ -123,7 +123,7 @@ impl Predecessors {
         join_all(sockets.into_iter().map(tell)).await.iter().sum()
     }
 
-    fn known(&self) -> MutexGuard<'_, Vec<Predecessor>> {
+    fn known(&self) -> MutexGuard<'_, Vec<KnownPredecessor>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -261,7 +261,7 @@ mod tests {
         let job = serde_json::json!({
             "pool": "a", "id": "1", "worker": 1, "runner": 2, "attempt": 1, "since": "2026-01-02T03:00:00Z"
         });
-        let predecessor = |pid, jobs| Predecessor {
+        let predecessor = |pid, jobs| KnownPredecessor {
             pid,
             socket: PathBuf::new(),
             jobs,

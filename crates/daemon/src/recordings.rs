@@ -2,8 +2,9 @@
 //!
 //! `recordings/POOL.csv` has a line for each ten seconds in which the number of arrivals changed. After a day it becomes
 //! `POOL.1.csv`, and a new file begins. So there is always the last day, and never more than two: at most 17,280 lines, or
-//! 600 KB, for each pool. `POOL.measured.json` has what the pool measured of its jobs. Each CSV file is a trace that `simulate` and `tune` read. Only the holder of the instance lock
-//! writes them. A disk that is full costs lines, and nothing else.
+//! 600 KB, for each pool. `POOL.measured.json` has what the pool measured of its jobs. Each CSV file is a trace that
+//! `simulate` and `tune` read. Only the holder of the instance lock writes them. A disk that is full costs lines, and
+//! nothing else.
 
 mod last_day;
 mod measured;
@@ -24,7 +25,7 @@ use tidegate::{
 use tokio::time::{self, MissedTickBehavior};
 use tracing::warn;
 
-use self::measured::Measured;
+use self::measured::MeasurementSchedule;
 pub(crate) use self::{
     last_day::{LastDay, last_day},
     measured::measured_before,
@@ -44,7 +45,7 @@ pub(crate) async fn keep(supervisor: Supervisor, state_dir: PathBuf) {
     let mut pools: BTreeMap<PoolName, Recording> = BTreeMap::new();
     let mut steps = time::interval(STEP);
     steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut measured = Measured::default();
+    let mut measured = MeasurementSchedule::default();
     let mut warned = false;
     loop {
         steps.tick().await;
@@ -79,10 +80,10 @@ pub(crate) async fn keep(supervisor: Supervisor, state_dir: PathBuf) {
 }
 
 /// The messages that each pool has seen arrive, and what each pool measured of its jobs.
-type Seen = (BTreeMap<PoolName, Option<u64>>, Vec<(PoolName, Timings)>);
+type SeenMessages = (BTreeMap<PoolName, Option<u64>>, Vec<(PoolName, Timings)>);
 
-fn seen(supervisor: &Supervisor) -> Seen {
-    let (mut totals, mut timings) = Seen::default();
+fn seen(supervisor: &Supervisor) -> SeenMessages {
+    let (mut totals, mut timings) = SeenMessages::default();
     for pool in supervisor.pools() {
         let measured = supervisor.explain(&pool.name);
         let measured = measured.map(|decision| decision.inputs.measured);
@@ -96,7 +97,7 @@ fn seen(supervisor: &Supervisor) -> Seen {
 
 /// One line of a recording: the arrivals from a time until the next line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Line {
+struct RecordedLine {
     from: Timestamp,
     arrivals: u64,
 }
@@ -113,7 +114,7 @@ struct Recording {
 
 impl Recording {
     /// The line that ends at `now`. `None` if it would repeat that nothing arrived.
-    fn step(&mut self, now: Timestamp, total: Option<u64>) -> Option<Line> {
+    fn step(&mut self, now: Timestamp, total: Option<u64>) -> Option<RecordedLine> {
         let from = self.from.replace(now)?;
         let arrivals = match (self.total, total) {
             (_, None) => 0,
@@ -126,13 +127,13 @@ impl Recording {
             return None;
         }
         self.written = Some(arrivals);
-        Some(Line { from, arrivals })
+        Some(RecordedLine { from, arrivals })
     }
 }
 
 fn write(
     folder: &Path,
-    lines: &[(PoolName, Line)],
+    lines: &[(PoolName, RecordedLine)],
     timings: &[(PoolName, Timings)],
 ) -> io::Result<()> {
     fs::create_dir_all(folder)?;
@@ -145,12 +146,12 @@ fn write(
     faults.into_iter().next().map_or(Ok(()), Err)
 }
 
-fn append(folder: &Path, name: &PoolName, line: Line) -> io::Result<()> {
+fn append(folder: &Path, name: &PoolName, line: RecordedLine) -> io::Result<()> {
     let path = folder.join(format!("{name}.csv"));
     let mut text = String::new();
     match state_of(&path)? {
-        State::Absent => text.push_str(HEAD),
-        State::Current { end, last } => {
+        RecordingFile::Absent => text.push_str(HEAD),
+        RecordingFile::Current { end, last } => {
             // What a crash left of a line is cut off.
             OpenOptions::new().write(true).open(&path)?.set_len(end)?;
             // A pause of the recording, such as a restart, is not part of the last line.
@@ -159,7 +160,7 @@ fn append(folder: &Path, name: &PoolName, line: Line) -> io::Result<()> {
                 text.push_str(&format!("{covered},0\n"));
             }
         }
-        State::Old => {
+        RecordingFile::Old => {
             fs::rename(&path, folder.join(format!("{name}.1.csv")))?;
             text.push_str(HEAD);
         }
@@ -174,7 +175,7 @@ fn whole_seconds(at: Timestamp) -> Timestamp {
 }
 
 /// The file that exists at the path of a recording.
-enum State {
+enum RecordingFile {
     Absent,
     /// A recording that may be continued: its length without a torn line, and the time of its last line.
     Current {
@@ -185,15 +186,15 @@ enum State {
     Old,
 }
 
-fn state_of(path: &Path) -> io::Result<State> {
+fn state_of(path: &Path) -> io::Result<RecordingFile> {
     let mut file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::Absent),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(RecordingFile::Absent),
         Err(error) => return Err(error),
     };
     let length = file.metadata()?.len();
     if length > MAX_BYTES {
-        return Ok(State::Old);
+        return Ok(RecordingFile::Old);
     }
     let mut begin = [0; 128];
     let read = file.read(&mut begin)?;
@@ -202,7 +203,7 @@ fn state_of(path: &Path) -> io::Result<State> {
     let first = match (lines.next(), lines.next()) {
         (Some(HEAD), None) => None,
         (Some(HEAD), Some(first)) => time_of(first),
-        _ => return Ok(State::Old),
+        _ => return Ok(RecordingFile::Old),
     };
     file.seek(SeekFrom::Start(length.saturating_sub(128)))?;
     let mut tail = Vec::new();
@@ -212,11 +213,13 @@ fn state_of(path: &Path) -> io::Result<State> {
     let tail = String::from_utf8_lossy(&tail);
     let last = tail.lines().next_back().and_then(time_of);
     match (first, last) {
-        (Some(first), Some(last)) if last.duration_since(first) < DAY => Ok(State::Current {
-            end: length - torn as u64,
-            last,
-        }),
-        _ => Ok(State::Old),
+        (Some(first), Some(last)) if last.duration_since(first) < DAY => {
+            Ok(RecordingFile::Current {
+                end: length - torn as u64,
+                last,
+            })
+        }
+        _ => Ok(RecordingFile::Old),
     }
 }
 
@@ -234,7 +237,7 @@ mod tests {
     }
 
     fn append_at(folder: &Path, second: i64, arrivals: u64) {
-        let line = Line {
+        let line = RecordedLine {
             from: at(second),
             arrivals,
         };

@@ -4,6 +4,12 @@
 //! cargo bench -p tidegate-sim
 //! ```
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "it measures the simulator by the clock of this machine"
+)]
+
 use std::{env, fs, time::Duration, time::Instant};
 
 use tidegate_core::{

@@ -2,8 +2,15 @@
 //! has less churn than Horizon.
 //!
 //! ```text
-//! cargo run --release -p tidegate-sim --example goal -- [--max N] [--seeds N] [--service S] [cheap|sparse|heavy|TRACE.csv]...
+//! cargo run --release -p tidegate-sim --example goal -- [--max N] [--seeds N] [--service S]
+//!     [cheap|sparse|heavy|TRACE.csv]...
 //! ```
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "a program around the simulator: it reads traces and prints results"
+)]
 
 use std::{env, fs, time::Duration};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use tidegate_core::{
     decide::Moment,
-    trace::{Span, Trace},
+    trace::{ArrivalSpan, Trace},
 };
 
 use crate::random::{self, Stream};
@@ -16,8 +16,8 @@ use crate::random::{self, Stream};
 /// arrival are rounded up or down at random. The times are computed one by one, so a clone costs nothing and computes
 /// the same times again.
 #[derive(Debug, Clone)]
-pub(crate) struct Arrivals<'t> {
-    spans: std::slice::Iter<'t, Span>,
+pub(crate) struct ArrivalTimes<'t> {
+    spans: std::slice::Iter<'t, ArrivalSpan>,
     stream: Stream,
     /// The start and length of the present span.
     begin: Duration,
@@ -28,7 +28,7 @@ pub(crate) struct Arrivals<'t> {
     left: u64,
 }
 
-impl<'t> Arrivals<'t> {
+impl<'t> ArrivalTimes<'t> {
     pub(crate) fn new(trace: &'t Trace, seed: u64) -> Self {
         Self {
             spans: trace.spans().iter(),
@@ -53,7 +53,7 @@ impl<'t> Arrivals<'t> {
     }
 }
 
-impl Iterator for Arrivals<'_> {
+impl Iterator for ArrivalTimes<'_> {
     type Item = Moment;
 
     fn next(&mut self) -> Option<Moment> {
@@ -80,7 +80,7 @@ mod tests {
     fn times(text: &str, seed: u64) -> Vec<f64> {
         let trace = Trace::parse(text).expect("a trace");
         let seconds = |at: Moment| at.since(Moment::ZERO).as_secs_f64();
-        Arrivals::new(&trace, seed).map(seconds).collect()
+        ArrivalTimes::new(&trace, seed).map(seconds).collect()
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub use self::{
     neighbours::{Neighbour, NeighbourError},
     pool::PoolModel,
     report::{Report, Waits},
-    run::{Contender, Run, simulate, simulate_while},
+    run::{Contender, SimulatedRun, simulate, simulate_while},
     service::{ServiceError, ServiceTimes},
     tune::{Tuned, Tuning, tune},
     workload::Workload,

@@ -39,7 +39,7 @@ impl Contender {
 /// A finished run.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Run {
+pub struct SimulatedRun {
     /// Its numbers.
     pub report: Report,
     /// Its course over time.
@@ -53,7 +53,7 @@ pub fn simulate(
     workload: &Workload,
     contender: &Contender,
     watcher: &mut dyn FnMut(&Observation, &Census, &Decision),
-) -> Run {
+) -> SimulatedRun {
     run(workload, contender, watcher, &mut || true).expect("nothing gives it up")
 }
 
@@ -62,7 +62,7 @@ pub fn simulate_while(
     workload: &Workload,
     contender: &Contender,
     goes_on: &mut dyn FnMut() -> bool,
-) -> Option<Run> {
+) -> Option<SimulatedRun> {
     run(workload, contender, &mut |_, _, _| {}, goes_on)
 }
 
@@ -71,7 +71,7 @@ fn run(
     contender: &Contender,
     watcher: &mut dyn FnMut(&Observation, &Census, &Decision),
     goes_on: &mut dyn FnMut() -> bool,
-) -> Option<Run> {
+) -> Option<SimulatedRun> {
     let name = contender.name();
     let (report, curve) = match contender {
         Contender::Pool(model) => {
@@ -84,7 +84,7 @@ fn run(
             drive(world, &mut *model.scaler(*max), &name, goes_on)?
         }
     };
-    Some(Run { report, curve })
+    Some(SimulatedRun { report, curve })
 }
 
 fn drive(

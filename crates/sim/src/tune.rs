@@ -33,8 +33,8 @@ impl Default for Tuning {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Tuned {
-    /// The pool with the best setting: the cheapest that holds the target on the first part. If none holds it, the one with the
-    /// shortest waits.
+    /// The pool with the best setting: the cheapest that holds the target on the first part. If none holds it, the one with
+    /// the shortest waits.
     pub best: PoolModel,
     /// The best setting on the first part, and on the rest.
     pub best_runs: [Report; 2],
@@ -125,9 +125,9 @@ pub fn tune(
 }
 
 /// The values of one key, with all others as they are.
-type Key = fn(&PoolModel) -> Vec<PoolModel>;
+type KeyVariants = fn(&PoolModel) -> Vec<PoolModel>;
 
-const KEYS: [Key; 3] = [by_kind, by_window, by_max];
+const KEYS: [KeyVariants; 3] = [by_kind, by_window, by_max];
 
 /// The policy's own key.
 fn by_kind(model: &PoolModel) -> Vec<PoolModel> {

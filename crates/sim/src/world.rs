@@ -16,7 +16,7 @@ use tidegate_core::{
 };
 
 use crate::{
-    arrivals::Arrivals,
+    arrivals::ArrivalTimes,
     events::{EventQueue, SimJob, What},
     random,
     report::Report,
@@ -59,9 +59,9 @@ pub(crate) struct World<'w> {
     now: Moment,
     end: Moment,
     /// The arrivals to come.
-    incoming: Peekable<Arrivals<'w>>,
+    incoming: Peekable<ArrivalTimes<'w>>,
     /// The same arrivals, as far as workers have taken them. What lies between the two is the backlog.
-    taken: Arrivals<'w>,
+    taken: ArrivalTimes<'w>,
     /// Fresh jobs that are ready.
     fresh: u64,
     /// When the oldest fresh job that is ready came, and its number.
@@ -96,7 +96,7 @@ struct Retry {
 
 impl<'w> World<'w> {
     pub(crate) fn new(workload: &'w Workload, retry: &RetrySettings, prefetch: u16) -> Self {
-        let arrivals = Arrivals::new(&workload.trace, workload.seed);
+        let arrivals = ArrivalTimes::new(&workload.trace, workload.seed);
         Self {
             sampler: workload.service.sampler(),
             retry: Retry {

@@ -1,6 +1,8 @@
 //! The goal of `target_wait`: it holds its target, costs less than every neighbour that holds it too, and starts and stops
 //! fewer workers than Horizon does.
 
+#![allow(clippy::disallowed_methods, reason = "it reads a trace from a file")]
+
 #[allow(dead_code, reason = "the example `goal` tries more of them")]
 mod ugly;
 

@@ -11,7 +11,9 @@ use tidegate_core::{
     settings::RetrySettings,
     trace::Trace,
 };
-use tidegate_sim::{Contender, Neighbour, PoolModel, Run, ServiceTimes, Workload, simulate};
+use tidegate_sim::{
+    Contender, Neighbour, PoolModel, ServiceTimes, SimulatedRun, Workload, simulate,
+};
 
 fn rules(policy: Policy) -> Rules {
     Rules {
@@ -43,7 +45,7 @@ fn workload(text: &str, service: &str) -> Workload {
     Workload::new(trace, service)
 }
 
-fn run(workload: &Workload, contender: &Contender) -> Run {
+fn run(workload: &Workload, contender: &Contender) -> SimulatedRun {
     simulate(workload, contender, &mut |_, _, _| {})
 }
 

@@ -75,7 +75,7 @@ enum Flight {
 }
 
 /// Answers to the messages of a [`BulkPublisher`], by direct reply-to.
-pub struct Answers(lapin::Consumer);
+pub struct BulkAnswers(lapin::Consumer);
 
 /// A connection that reads the depth of a queue.
 pub struct DepthProbe {
@@ -113,12 +113,12 @@ impl BulkPublisher {
         })
     }
 
-    /// Starts to listen for answers. From now on, the answer to a message whose `reply_to` is [`Answers::ADDRESS`]
+    /// Starts to listen for answers. From now on, the answer to a message whose `reply_to` is [`BulkAnswers::ADDRESS`]
     /// arrives here. Call it once for each publisher: the broker allows one listener per channel.
     ///
     /// # Errors
     /// The broker does not answer, or refuses.
-    pub async fn answers(&self) -> Result<Answers, QueueError> {
+    pub async fn answers(&self) -> Result<BulkAnswers, QueueError> {
         // The broker requires this: it does not keep answers.
         let options = BasicConsumeOptions {
             no_ack: true,
@@ -131,7 +131,7 @@ impl BulkPublisher {
             FieldTable::default(),
         );
         let consumer = rpc("listen for answers", RPC_TIMEOUT, consume).await?;
-        Ok(Answers(consumer))
+        Ok(BulkAnswers(consumer))
     }
 
     /// Sends a message. When this returns, the message is queued behind all earlier ones.
@@ -211,7 +211,7 @@ impl Future for InFlight {
     }
 }
 
-impl Answers {
+impl BulkAnswers {
     /// The value of `reply_to` for messages whose answers should arrive here.
     pub const ADDRESS: &str = DIRECT_REPLY_TO;
 
@@ -319,4 +319,4 @@ macro_rules! opaque {
         }
     )+ };
 }
-opaque!(BulkPublisher, InFlight, Answers, DepthProbe);
+opaque!(BulkPublisher, InFlight, BulkAnswers, DepthProbe);

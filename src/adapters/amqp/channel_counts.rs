@@ -69,7 +69,7 @@ pub(super) enum ChannelDecision {
 
 /// The result of a trial.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Trial {
+pub(super) enum ChannelTrial {
     Granted(usize),
     Refused {
         granted: usize,
@@ -148,10 +148,10 @@ impl ChannelCounts {
         more.min(MAX_TRIED)
     }
 
-    pub(super) fn tried(&mut self, trial: Trial, now: Instant) {
+    pub(super) fn tried(&mut self, trial: ChannelTrial, now: Instant) {
         match (trial, &mut self.limit) {
-            (Trial::Granted(granted), None) => self.proven = self.answered() + granted,
-            (Trial::Granted(granted), Some(_)) => {
+            (ChannelTrial::Granted(granted), None) => self.proven = self.answered() + granted,
+            (ChannelTrial::Granted(granted), Some(_)) => {
                 let channels = self.answered() + granted;
                 if let Some(limit) = &mut self.limit {
                     limit.channels = limit.channels.max(channels);
@@ -160,16 +160,16 @@ impl ChannelCounts {
                     limit.until = now;
                 }
             }
-            (Trial::Refused { granted, message }, limit) => {
+            (ChannelTrial::Refused { granted, message }, limit) => {
                 let before = limit.as_ref().map(|limit| limit.pause);
                 let pause = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LAST_PAUSE));
                 self.set_limit(self.answered() + granted, message, now, pause, 1);
             }
-            (Trial::Unknown, Some(limit)) => {
+            (ChannelTrial::Unknown, Some(limit)) => {
                 limit.pause = (limit.pause * 2).min(LAST_PAUSE);
                 limit.until = now + limit.pause;
             }
-            (Trial::Unknown, None) => self.untried_until = Some(now + TRIAL_RETRY),
+            (ChannelTrial::Unknown, None) => self.untried_until = Some(now + TRIAL_RETRY),
         }
     }
 
@@ -239,8 +239,8 @@ mod tests {
     const SAID: &str =
         "channels opened for user 'u' has reached the maximum allowed user limit of (10)";
 
-    fn refused(granted: usize) -> Trial {
-        Trial::Refused {
+    fn refused(granted: usize) -> ChannelTrial {
+        ChannelTrial::Refused {
             granted,
             message: SAID.to_owned(),
         }
@@ -276,7 +276,7 @@ mod tests {
         let mut busy = ledger(5);
         assert_eq!(busy.ask_consumer(now), ChannelDecision::Try);
         let tried = busy.to_try();
-        busy.tried(Trial::Granted(tried), now);
+        busy.tried(ChannelTrial::Granted(tried), now);
         assert_eq!(fill(&mut busy, now), (tried, ChannelDecision::Try));
         // As many channels as were open before may be open again.
         busy.consumers = 1;
@@ -322,7 +322,7 @@ mod tests {
         for _ in 0..4 {
             let step = ledger.to_try();
             asked.push(step);
-            ledger.tried(Trial::Granted(step), now);
+            ledger.tried(ChannelTrial::Granted(step), now);
             assert_eq!(fill(&mut ledger, now).1, ChannelDecision::Try);
         }
         assert_eq!(asked, [1, 2, 4, 8]);
@@ -365,7 +365,7 @@ mod tests {
     fn a_trial_that_cannot_be_made_does_not_stop_consumers_from_opening() {
         let now = Instant::now();
         let mut ledger = ledger(5);
-        ledger.tried(Trial::Unknown, now);
+        ledger.tried(ChannelTrial::Unknown, now);
         assert_eq!(ledger.ask_consumer(now), ChannelDecision::Open);
         assert_eq!(ledger.ask_consumer(now + TRIAL_RETRY), ChannelDecision::Try);
     }

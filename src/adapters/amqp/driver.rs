@@ -29,7 +29,7 @@ use super::{
     kind::{self, QueueFacts},
     kinds::Kinds,
     lanes::Lanes,
-    link::{Link, LinkState, Live},
+    link::{BrokerLink, LinkState, Live},
     pool::{ChannelPool, Purpose, RPC_TIMEOUT},
     publish,
     quota::Quota,
@@ -70,7 +70,7 @@ pub struct AmqpDriver {
     /// them. Readings of other queues must not be lost with it.
     wary: Mutex<Option<Arc<ChannelPool>>>,
     /// For the groups of daemons that share queues. Opened with the first of them.
-    group: Mutex<Option<Arc<Link>>>,
+    group: Mutex<Option<Arc<BrokerLink>>>,
     /// Written by the task that follows the links, read by pools and by readiness.
     connectivity: watch::Receiver<Connectivity>,
     /// Whether any connection that publishes is blocked. During an alarm the broker blocks each connection at its own
@@ -97,7 +97,7 @@ impl AmqpDriver {
         let quota = Quota::new(Address::new(settings)?);
         let stop = CancellationToken::new();
         let consume = Lanes::new(quota.clone(), stop.clone());
-        let link = |role: &str| Link::open(role.to_owned(), quota.clone(), &stop);
+        let link = |role: &str| BrokerLink::open(role.to_owned(), quota.clone(), &stop);
         let publish = ChannelPool::new(link("publish"), Purpose::Publishing, PUBLISHES);
         let probe = Arc::new(ChannelPool::new(link("probe"), Purpose::Requests, REQUESTS));
         let links = [
@@ -229,14 +229,14 @@ impl AmqpDriver {
             return self.probe.clone();
         }
         let open = || {
-            let link = Link::open("names".to_owned(), self.quota.clone(), &self.stop);
+            let link = BrokerLink::open("names".to_owned(), self.quota.clone(), &self.stop);
             Arc::new(ChannelPool::new(link, Purpose::Requests, REQUESTS))
         };
         lock(&self.wary).get_or_insert_with(open).clone()
     }
 
     /// All links that were opened.
-    fn links(&self) -> Vec<Arc<Link>> {
+    fn links(&self) -> Vec<Arc<BrokerLink>> {
         let mut links = self.consume.links();
         links.extend([self.publish.link().clone(), self.probe.link().clone()]);
         links.extend(lock(&self.group).clone());
@@ -299,7 +299,7 @@ impl AmqpDriver {
 
     async fn answer(&self, message: &Outgoing) -> Result<(), QueueError> {
         let open = || {
-            let link = Link::open("answer".to_owned(), self.quota.clone(), &self.stop);
+            let link = BrokerLink::open("answer".to_owned(), self.quota.clone(), &self.stop);
             let links = vec![self.publish.link().blocked(), link.blocked()];
             *lock(&self.blocks) = follow_blocks(links, self.blocked.clone());
             Arc::new(ChannelPool::new(link, Purpose::Publishing, PUBLISHES))
@@ -423,7 +423,7 @@ impl QueueDriver for AmqpDriver {
     }
 
     async fn join_group(&self, queue: &QueueName) -> Result<Box<dyn GroupChannel>, QueueError> {
-        let open = || Link::open("group".to_owned(), self.quota.clone(), &self.stop);
+        let open = || BrokerLink::open("group".to_owned(), self.quota.clone(), &self.stop);
         let link = lock(&self.group).get_or_insert_with(open).clone();
         Ok(Box::new(AmqpGroup::join(&link, queue).await?))
     }

@@ -6,12 +6,15 @@ use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::link::{Link, LinkState};
+use super::link::{BrokerLink, LinkState};
 use crate::queue::Connectivity;
 
 /// Combines the states of the links that every operation needs. Ends with the driver, whose links live as long as it
 /// does.
-pub(super) async fn follow_links(links: [Arc<Link>; 3], connectivity: watch::Sender<Connectivity>) {
+pub(super) async fn follow_links(
+    links: [Arc<BrokerLink>; 3],
+    connectivity: watch::Sender<Connectivity>,
+) {
     let mut states = links.map(|link| link.subscribe());
     loop {
         let seen: Vec<LinkState> = states

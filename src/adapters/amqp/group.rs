@@ -21,7 +21,7 @@ use lapin::{
 use super::{
     convert::short,
     error::{classify, rpc},
-    link::{Link, Live, disconnected},
+    link::{BrokerLink, Live, disconnected},
     pool::RPC_TIMEOUT,
 };
 use crate::{
@@ -47,7 +47,7 @@ impl AmqpGroup {
     ///
     /// # Cancel-safety
     /// Cancel-safe: lapin closes a channel that was opened for a dropped future.
-    pub(super) async fn join(link: &Link, queue: &QueueName) -> Result<Self, QueueError> {
+    pub(super) async fn join(link: &BrokerLink, queue: &QueueName) -> Result<Self, QueueError> {
         let exchange = share_exchange(queue);
         let operation = format!("join the group of the queue {queue}");
         let live = link.live(&operation).await?;

@@ -31,14 +31,14 @@ use crate::queue::{Consumer, Delivery, QueueError, Settle, SettleError};
 /// are not affected.
 pub(super) struct JointConsumer {
     /// Set until the consumer is closed.
-    open: Option<Open>,
+    open: Option<OpenConsumer>,
     runtime: Handle,
 }
 
-struct Open {
+struct OpenConsumer {
     stream: lapin::Consumer,
     channel: Channel,
-    held: Arc<Held>,
+    held: Arc<UnsettledDeliveries>,
     /// We cancelled the consumer.
     cancelled: bool,
     /// The stream has ended. lapin's own stream would then stay pending forever.
@@ -49,9 +49,9 @@ struct Open {
 /// Unsettled deliveries of one consumer, by their tags. Written when a delivery is handed out or settled, and when the
 /// consumer ends, which gives them back.
 #[derive(Debug, Default)]
-struct Held(Mutex<Option<BTreeMap<u64, Acker>>>);
+struct UnsettledDeliveries(Mutex<Option<BTreeMap<u64, Acker>>>);
 
-impl Held {
+impl UnsettledDeliveries {
     fn lock(&self) -> MutexGuard<'_, Option<BTreeMap<u64, Acker>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -64,10 +64,10 @@ impl Held {
 
 impl JointConsumer {
     pub(super) fn new(seat: Seat, channel: Channel, stream: lapin::Consumer) -> Self {
-        let open = Open {
+        let open = OpenConsumer {
             stream,
             channel,
-            held: Arc::new(Held(Mutex::new(Some(BTreeMap::new())))),
+            held: Arc::new(UnsettledDeliveries(Mutex::new(Some(BTreeMap::new())))),
             cancelled: false,
             ended: false,
             seat,
@@ -79,7 +79,7 @@ impl JointConsumer {
     }
 }
 
-impl Open {
+impl OpenConsumer {
     fn tag(&self) -> ShortString {
         self.stream.tag()
     }
@@ -209,7 +209,7 @@ impl Drop for JointConsumer {
 
 struct JointSettle {
     tag: u64,
-    held: Arc<Held>,
+    held: Arc<UnsettledDeliveries>,
 }
 
 impl JointSettle {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    link::{Link, Live, disconnected},
+    link::{BrokerLink, Live, disconnected},
     quota::{ConsumerTicket, Quota},
 };
 use crate::queue::QueueError;
@@ -23,7 +23,7 @@ pub(super) struct Lanes {
 }
 
 struct Lane {
-    link: Arc<Link>,
+    link: Arc<BrokerLink>,
     load: usize,
 }
 
@@ -31,7 +31,7 @@ struct Lane {
 #[derive(Debug)]
 pub(super) struct LaneSlot {
     lanes: Arc<Lanes>,
-    link: Arc<Link>,
+    link: Arc<BrokerLink>,
     pub(super) ticket: ConsumerTicket,
 }
 
@@ -48,7 +48,7 @@ impl Lanes {
     }
 
     /// The link that exists from the start.
-    pub(super) fn first(&self) -> Arc<Link> {
+    pub(super) fn first(&self) -> Arc<BrokerLink> {
         self.lock()[0].link.clone()
     }
 
@@ -79,7 +79,7 @@ impl Lanes {
     }
 
     /// Counts one more channel on a lane. The error is a lane that has room but no connection.
-    fn take(&self, capacity: usize) -> Result<Arc<Link>, Arc<Link>> {
+    fn take(&self, capacity: usize) -> Result<Arc<BrokerLink>, Arc<BrokerLink>> {
         let mut lanes = self.lock();
         let mut down = None;
         let mut found = None;
@@ -111,12 +111,12 @@ impl Lanes {
     fn open(&self, index: usize) -> Lane {
         let role = format!("consume {}", index + 1);
         Lane {
-            link: Link::open(role, self.quota.clone(), &self.stop),
+            link: BrokerLink::open(role, self.quota.clone(), &self.stop),
             load: 0,
         }
     }
 
-    fn give_back(&self, link: &Arc<Link>) {
+    fn give_back(&self, link: &Arc<BrokerLink>) {
         let mut lanes = self.lock();
         if let Some(lane) = lanes.iter_mut().find(|lane| Arc::ptr_eq(&lane.link, link)) {
             lane.load -= 1;
@@ -128,7 +128,7 @@ impl Lanes {
         }
     }
 
-    pub(super) fn links(&self) -> Vec<Arc<Link>> {
+    pub(super) fn links(&self) -> Vec<Arc<BrokerLink>> {
         self.lock().iter().map(|lane| lane.link.clone()).collect()
     }
 

@@ -36,7 +36,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A slot for a connection: the current one, if any, and the result of the last attempt.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct BrokerLink {
     role: String,
     quota: Arc<Quota>,
     /// Written only by the keeper. Read by every operation, and by the driver's connectivity.
@@ -149,7 +149,7 @@ impl Drop for Live {
     }
 }
 
-impl Link {
+impl BrokerLink {
     /// A link, and the task that keeps it open until `stop`.
     pub(super) fn open(role: String, quota: Arc<Quota>, stop: &CancellationToken) -> Arc<Self> {
         let link = Arc::new(Self {
@@ -235,7 +235,7 @@ pub(super) fn disconnected(operation: &str) -> QueueError {
 }
 
 /// The keeper: the only task that connects.
-async fn keep(link: Arc<Link>, address: Arc<Address>) {
+async fn keep(link: Arc<BrokerLink>, address: Arc<Address>) {
     let mut backoff = Backoff::default();
     let stop = link.stop.clone();
     let _ = stop
@@ -252,7 +252,7 @@ async fn keep(link: Arc<Link>, address: Arc<Address>) {
 }
 
 /// Cancel-safe: a dropped attempt closes its socket, and an established connection is stored in the link.
-async fn keep_connecting(link: &Link, address: &Address, backoff: &mut Backoff) {
+async fn keep_connecting(link: &BrokerLink, address: &Address, backoff: &mut Backoff) {
     // The connection that is being replaced, which is used until then.
     let mut worn: Option<Arc<Live>> = None;
     loop {

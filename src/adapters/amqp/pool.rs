@@ -17,7 +17,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::{
     error::rpc,
-    link::{Link, Live, disconnected},
+    link::{BrokerLink, Live, disconnected},
     quota::RequestTicket,
 };
 use crate::queue::{QueueError, QueueErrorKind};
@@ -44,9 +44,9 @@ pub(super) struct ChannelPool {
 /// The state that requests share with the task that opens more channels.
 #[derive(Debug)]
 struct Channels {
-    link: Arc<Link>,
+    link: Arc<BrokerLink>,
     purpose: Purpose,
-    idle: Mutex<Vec<Held>>,
+    idle: Mutex<Vec<HeldChannel>>,
     slots: Arc<Slots>,
     /// Number of requests that wait for a channel. Written by the requests, read by the task.
     waiting: AtomicUsize,
@@ -66,7 +66,7 @@ struct Slots {
 
 /// A channel of the pool.
 #[derive(Debug)]
-struct Held {
+struct HeldChannel {
     live: Arc<Live>,
     channel: Channel,
     counted: CountedChannel,
@@ -100,7 +100,7 @@ pub(super) struct Lease<'a> {
 
 impl ChannelPool {
     /// A pool for at most `size` requests at a time. Further requests wait.
-    pub(super) fn new(link: Arc<Link>, purpose: Purpose, size: usize) -> Self {
+    pub(super) fn new(link: Arc<BrokerLink>, purpose: Purpose, size: usize) -> Self {
         Self {
             channels: Arc::new(Channels {
                 link,
@@ -114,7 +114,7 @@ impl ChannelPool {
         }
     }
 
-    pub(super) fn link(&self) -> &Arc<Link> {
+    pub(super) fn link(&self) -> &Arc<BrokerLink> {
         &self.channels.link
     }
 
@@ -157,17 +157,17 @@ impl ChannelPool {
 }
 
 impl Channels {
-    fn idle(&self) -> MutexGuard<'_, Vec<Held>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<HeldChannel>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_idle(&self, live: &Arc<Live>) -> Option<Held> {
+    fn take_idle(&self, live: &Arc<Live>) -> Option<HeldChannel> {
         let mut idle = self.idle();
         idle.retain(|held| Arc::ptr_eq(&held.live, live) && held.channel.status().connected());
         idle.pop()
     }
 
-    fn put_idle(&self, held: Held) {
+    fn put_idle(&self, held: HeldChannel) {
         self.idle().push(held);
         self.slots.freed.notify_one();
     }
@@ -195,7 +195,7 @@ impl Channels {
     async fn open_while_wanted(&self, live: &Arc<Live>) -> bool {
         while self.waiting.load(Ordering::Acquire) > 0 {
             match self.open_another(live, "open a channel").await {
-                Ok(Some((channel, counted))) => self.put_idle(Held {
+                Ok(Some((channel, counted))) => self.put_idle(HeldChannel {
                     live: live.clone(),
                     channel,
                     counted,
@@ -266,7 +266,7 @@ impl Lease<'_> {
         if is_spare && channels.link.quota().is_limited() {
             return;
         }
-        channels.put_idle(Held {
+        channels.put_idle(HeldChannel {
             live: self.live,
             channel: self.channel,
             counted: self.counted,

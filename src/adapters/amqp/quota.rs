@@ -25,7 +25,7 @@ use tokio::{
 
 use super::{
     address::Address,
-    channel_counts::{ChannelCounts, ChannelDecision, Trial},
+    channel_counts::{ChannelCounts, ChannelDecision, ChannelTrial},
     error::classify,
     refusal::channel_limit,
 };
@@ -158,7 +158,7 @@ impl Quota {
             ledger.to_try()
         };
         let trial = time::timeout(TRIAL_TIMEOUT, attempt(&self.address, channels)).await;
-        let trial = trial.unwrap_or(Trial::Unknown);
+        let trial = trial.unwrap_or(ChannelTrial::Unknown);
         tracing::debug!(channels, ?trial, "tried for more channels");
         self.ledger().tried(trial, Instant::now());
     }
@@ -257,9 +257,9 @@ impl Drop for RequestTicket {
 ///
 /// # Cancel-safety
 /// Cancel-safe: the connection's socket is shut down.
-async fn attempt(address: &Address, channels: usize) -> Trial {
+async fn attempt(address: &Address, channels: usize) -> ChannelTrial {
     let Ok((connection, shutdown, _)) = address.connect("trial").await else {
-        return Trial::Unknown;
+        return ChannelTrial::Unknown;
     };
     let _shut = shutdown.shut_on_drop();
     // One after the other: the broker counts in the background, and grants too many channels if they are requested all
@@ -276,21 +276,21 @@ async fn attempt(address: &Address, channels: usize) -> Trial {
                 let source = error.source.as_deref();
                 match source.and_then(|source| channel_limit(source)) {
                     Some(message) => {
-                        return Trial::Refused {
+                        return ChannelTrial::Refused {
                             granted: granted.len(),
                             message,
                         };
                     }
                     // lapin's own limit, for this connection only. It is not an answer of the broker.
                     None if error.kind == QueueErrorKind::ChannelLimit => break,
-                    None => return Trial::Unknown,
+                    None => return ChannelTrial::Unknown,
                 }
             }
         }
     }
     let count = granted.len().min(channels);
     if count == 0 {
-        return Trial::Unknown;
+        return ChannelTrial::Unknown;
     }
     // Each close is answered, so that the broker no longer counts the channels when they are needed on other
     // connections.
@@ -302,5 +302,5 @@ async fn attempt(address: &Address, channels: usize) -> Trial {
     .await;
     let _ = connection.close(200, "OK".into()).await;
     time::sleep(SETTLE).await;
-    Trial::Granted(count)
+    ChannelTrial::Granted(count)
 }

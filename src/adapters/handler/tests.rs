@@ -1,3 +1,5 @@
+//! Tests of handlers: panics, bodies, timeouts and stops.
+
 use std::{
     future,
     sync::atomic::{AtomicBool, Ordering},

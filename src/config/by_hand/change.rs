@@ -10,7 +10,7 @@ use super::super::{
 
 /// A change of a pool's `policy` and `scaling`.
 #[derive(Debug, Clone, PartialEq)]
-pub enum PolicyChange {
+pub enum PolicyEdit {
     /// Keys and their values, each as `jobs_per_worker=2` or `scaling.up_step=5`. A text needs no quotes.
     Arguments(Vec<String>),
     /// TOML with the keys of `policy`, or with tables `policy` and `scaling`. A given table replaces the whole old
@@ -25,7 +25,7 @@ pub enum PolicyChange {
     Json(Value),
 }
 
-impl PolicyChange {
+impl PolicyEdit {
     /// The keys that the change has.
     pub(super) fn read(&self) -> Result<Change, Vec<Problem>> {
         let mut problems = Vec::new();
@@ -44,7 +44,7 @@ impl PolicyChange {
 /// The keys of a change.
 #[derive(Debug, Default)]
 pub(super) struct Change {
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<ChangedKey>,
     /// Tables that are replaced as a whole.
     whole: Vec<&'static str>,
 }
@@ -57,7 +57,7 @@ impl Change {
 }
 
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct ChangedKey {
     pub(super) key: String,
     pub(super) value: String,
     pub(super) place: Place,
@@ -119,7 +119,7 @@ fn of_arguments(arguments: &[String], problems: &mut Vec<Problem>) -> Change {
             true => quoted(text),
             false => text.to_owned(),
         };
-        change.entries.push(Entry { key, value, place });
+        change.entries.push(ChangedKey { key, value, place });
     }
     change
 }
@@ -152,7 +152,7 @@ fn of_toml(text: &str, origin: &str, problems: &mut Vec<Problem>) -> Change {
     let mut take = |key: String, item: &toml::Spanned<DeValue<'_>>, at: usize| {
         let value = text.get(item.span()).unwrap_or_default().to_owned();
         let place = place_of(at);
-        change.entries.push(Entry { key, value, place });
+        change.entries.push(ChangedKey { key, value, place });
     };
     let mut whole = Vec::new();
     for (name, item) in root.get_ref() {
@@ -227,7 +227,7 @@ fn of_json(value: &Value, problems: &mut Vec<Problem>) -> Change {
     for (key, value) in flat {
         let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         match toml_of(value) {
-            Some(value) if key.chars().all(is_bare) => change.entries.push(Entry {
+            Some(value) if key.chars().all(is_bare) => change.entries.push(ChangedKey {
                 place: place.clone(),
                 key,
                 value,

@@ -3,7 +3,7 @@
 use super::given;
 use crate::{
     config::{
-        ChangedPolicy, Origin, PolicyChange, PoolSettings, Problems, change_policy, policy_keys,
+        ChangedPolicy, Origin, PolicyEdit, PoolSettings, Problems, change_policy, policy_keys,
         policy_toml,
     },
     decide::{Policy, Scaling, SetPolicy},
@@ -26,15 +26,15 @@ down_step = 7
     given.loaded().settings.pools.remove(0).pool
 }
 
-fn arguments(keys: &[&str]) -> PolicyChange {
-    PolicyChange::Arguments(keys.iter().map(|key| (*key).to_owned()).collect())
+fn arguments(keys: &[&str]) -> PolicyEdit {
+    PolicyEdit::Arguments(keys.iter().map(|key| (*key).to_owned()).collect())
 }
 
 fn change(by_hand: Option<&SetPolicy>, keys: &[&str]) -> Result<ChangedPolicy, Problems> {
     change_policy(&pool(), by_hand, &arguments(keys))
 }
 
-fn refused(change: &PolicyChange) -> String {
+fn refused(change: &PolicyEdit) -> String {
     change_policy(&pool(), None, change)
         .unwrap_err()
         .to_string()
@@ -94,7 +94,7 @@ fn a_change_of_kind_removes_the_keys_of_the_old_kind() {
 
 #[test]
 fn a_table_replaces_the_one_that_was_there() {
-    let toml = |text: &str| PolicyChange::Toml {
+    let toml = |text: &str| PolicyEdit::Toml {
         text: text.to_owned(),
         origin: "new.toml".to_owned(),
     };
@@ -119,7 +119,7 @@ fn json_changes_only_the_keys_that_it_contains() {
     let json = serde_json::json!({
         "kind": "steps", "steps": [[1, 1], [9, 3]], "scaling": {"down_window": "3s"}
     });
-    let changed = change_policy(&pool(), None, &PolicyChange::Json(json)).unwrap();
+    let changed = change_policy(&pool(), None, &PolicyEdit::Json(json)).unwrap();
     assert_eq!(changed.set.policy, Policy::steps([(1, 1), (9, 3)]).max(40));
     assert_eq!(changed.set.scaling.down_window.as_secs(), 3);
     let json = [
@@ -128,7 +128,7 @@ fn json_changes_only_the_keys_that_it_contains() {
         serde_json::json!({"max": null, "a b": 1}),
         serde_json::json!({"max": "many", "scaling": {"up": 1}}),
     ];
-    let refused = json.map(|json| refused(&PolicyChange::Json(json)));
+    let refused = json.map(|json| refused(&PolicyEdit::Json(json)));
     insta::assert_snapshot!(refused.join("\n\n"));
 }
 

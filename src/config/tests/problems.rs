@@ -109,6 +109,7 @@ fn a_file_without_pools_is_refused() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn a_value_out_of_bounds_is_refused_at_its_own_place() {
     for (line, expected) in [
         (
@@ -332,6 +333,7 @@ fn steps_must_rise() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn invalid_keys_of_a_runner_are_reported_with_a_correction() {
     for (line, expected) in [
         (

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::{
-    Pool,
+    PoolTask,
     events::PoolAction,
     reconcile::count_stops,
     request::{Answer, ResultRequest},
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-impl Pool {
+impl PoolTask {
     /// Applies an order. An order that closes intake is carried out on the last reading: an emergency stop does not wait
     /// for a broker that may not answer. Any other order is carried out with a fresh reading.
     pub(super) fn steer(&mut self, steering: Steering) -> PoolAction {
@@ -78,7 +78,8 @@ impl Pool {
         result
     }
 
-    /// Tells programs that consume the queue themselves to end: all of them, or those that hold nothing. Others replace them.
+    /// Tells programs that consume the queue themselves to end: all of them, or those that hold nothing. Others replace
+    /// them.
     fn flush_programs(&mut self, mode: FlushMode) -> u32 {
         let mut flushed = 0;
         for worker in self.shared.roster.workers().values() {

@@ -15,7 +15,7 @@ use crate::{
 
 /// A command to a pool. Sent by the supervisor's handle.
 #[derive(Debug)]
-pub(crate) enum Command {
+pub(crate) enum PoolCommand {
     /// Reconcile now, and answer with the result.
     Reconcile(oneshot::Sender<ReconcileResult>),
     /// Apply an order of the operator, reconcile, and answer with the result of both.
@@ -50,7 +50,7 @@ pub(super) enum PoolEvent {
     /// The pool may have another number of the supervisor's workers.
     BudgetChanged,
     /// The supervisor has sent a command.
-    Command(Command),
+    Command(PoolCommand),
     /// The drain's deadline has passed.
     DeadlinePassed,
     /// The time for ending the jobs and for their settlements has passed too.

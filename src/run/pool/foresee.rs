@@ -1,12 +1,12 @@
 //! Foresight: what the pool would decide now with another policy. Nothing is changed, and nothing is awaited.
 
-use super::Pool;
+use super::PoolTask;
 use crate::{
     decide::{By, ByHand, Decision, Observation, Orders, Probe, Reconciliation, SetPolicy},
     run::Foresight,
 };
 
-impl Pool {
+impl PoolTask {
     /// What the pool would decide now with this policy set by hand, or with none, beside the policy in force. Both
     /// decisions are made of the last observation, and of the workers that there are.
     pub(super) fn foresee(&self, set: Option<SetPolicy>) -> Foresight {

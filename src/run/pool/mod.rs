@@ -1,7 +1,7 @@
 //! The pool: the task that reconciles one queue's workers.
 //!
 //! Every source (the clock, a reading that came back, a worker that ended, a closed gate, a command) becomes one
-//! [`PoolEvent`]. [`Pool::handle`] is synchronous and returns what to do; only then is something done. A reconcile is
+//! [`PoolEvent`]. [`PoolTask::handle`] is synchronous and returns what to do; only then is something done. A reconcile is
 //! `cleanup`, `depth`, `expected`, `plan`, `apply`, in this order. All but the first two happen without an await, so the
 //! pool's state does not change in between.
 
@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-pub(crate) use self::{events::Command, restart::run_with_restarts};
+pub(crate) use self::{events::PoolCommand, restart::run_with_restarts};
 use self::{
     events::{PoolAction, PoolEvent},
     reading::ReadingState,
@@ -45,14 +45,14 @@ use crate::decide::{Changed, Observation, Probe, ReconcileResult, Reconciler, Ru
 const FINAL_SETTLE_TIME: Duration = Duration::from_secs(2);
 
 /// A pool's task.
-pub(crate) struct Pool {
+pub(crate) struct PoolTask {
     shared: Arc<PoolShared>,
     reconciler: Reconciler,
     /// What the last reconcile saw.
     seen: Option<Observation>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<PoolCommand>,
     /// A command that came while the pool waited to be started again.
-    early: Option<Command>,
+    early: Option<PoolCommand>,
     workers: WorkerTasks,
     /// Deletions of runners. Only the pool's end waits for them.
     chores: JoinSet<()>,
@@ -60,7 +60,7 @@ pub(crate) struct Pool {
     prestarts: JoinSet<()>,
     reading: ReadingState,
     reported: Reported,
-    ending: Ending,
+    ending: PoolShutdown,
     /// Counts the messages in the pool's own queues.
     counting: Option<AbortOnDropHandle<()>>,
     /// Keeps the pool in the group of daemons that share its queue.
@@ -71,7 +71,7 @@ pub(crate) struct Pool {
 
 /// The progress of the pool's shutdown.
 #[derive(Default)]
-struct Ending {
+struct PoolShutdown {
     /// When a drain stops the jobs that still run.
     deadline: Option<Instant>,
     /// When, after that, everything is stopped at once.
@@ -81,7 +81,7 @@ struct Ending {
     is_over: bool,
 }
 
-impl Ending {
+impl PoolShutdown {
     /// What comes next, and when.
     fn next(&self) -> Option<(Instant, PoolEvent)> {
         match (self.deadline, self.overdue) {
@@ -92,9 +92,9 @@ impl Ending {
     }
 }
 
-impl Pool {
+impl PoolTask {
     /// A pool that is ready to run. Needs a runtime.
-    pub(crate) fn new(shared: Arc<PoolShared>, commands: mpsc::Receiver<Command>) -> Self {
+    pub(crate) fn new(shared: Arc<PoolShared>, commands: mpsc::Receiver<PoolCommand>) -> Self {
         let counting = tokio::spawn(super::delayed::watch(shared.clone()));
         let group = tokio::spawn(super::group::attend(shared.clone()));
         Self {
@@ -109,7 +109,7 @@ impl Pool {
             prestarts: JoinSet::new(),
             reading: ReadingState::default(),
             reported: Reported::default(),
-            ending: Ending::default(),
+            ending: PoolShutdown::default(),
             counting: Some(AbortOnDropHandle::new(counting)),
             shared,
         }
@@ -276,9 +276,9 @@ impl Pool {
             }
             PoolEvent::Killed => {
                 // The runners were already told. The pool now waits until their jobs are given back.
-                self.ending = Ending {
+                self.ending = PoolShutdown {
                     killed: true,
-                    ..Ending::default()
+                    ..PoolShutdown::default()
                 };
                 self.shared.kill.cancel();
                 self.shared.gate.set_draining();
@@ -290,22 +290,22 @@ impl Pool {
         }
     }
 
-    fn command(&mut self, command: Command) -> PoolAction {
+    fn command(&mut self, command: PoolCommand) -> PoolAction {
         match command {
-            Command::Reconcile(answer) => PoolAction::Answer(ResultRequest {
+            PoolCommand::Reconcile(answer) => PoolAction::Answer(ResultRequest {
                 answer: Answer::Plain(answer),
                 reason: "asked",
                 before: ReconcileResult::default(),
                 joins: false,
             }),
-            Command::Steer(steering) => self.steer(*steering),
-            Command::Flush(mode, answer) => PoolAction::Answer(ResultRequest {
+            PoolCommand::Steer(steering) => self.steer(*steering),
+            PoolCommand::Flush(mode, answer) => PoolAction::Answer(ResultRequest {
                 answer: Answer::Plain(answer),
                 reason: "flush",
                 before: self.flush(mode),
                 joins: true,
             }),
-            Command::Foresee(set, answer) => {
+            PoolCommand::Foresee(set, answer) => {
                 // A question must not take the pool down, so its panic is only the caller's. Copies alone were changed.
                 if let Ok(foresight) = panics::catch(|| self.foresee(set.map(|set| *set))) {
                     // The caller may have stopped waiting.
@@ -313,18 +313,18 @@ impl Pool {
                 }
                 PoolAction::Nothing
             }
-            Command::Update(spec, taken) => {
+            PoolCommand::Update(spec, taken) => {
                 self.update(*spec);
                 // The caller may have stopped waiting.
                 let _ = taken.send(());
                 PoolAction::Read
             }
-            Command::Drain(grace) => {
+            PoolCommand::Drain(grace) => {
                 self.drain(grace);
                 self.end_or(PoolAction::Reconcile("drain"))
             }
             #[cfg(test)]
-            Command::Panic(why) => panic!("{why}"),
+            PoolCommand::Panic(why) => panic!("{why}"),
         }
     }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::{debug_span, info, warn};
 
 use super::{
-    Pool, programs,
+    PoolTask, programs,
     reading::PoolReading,
     stuck::{allowed_openings, depth_of},
 };
@@ -28,7 +28,7 @@ use crate::{
 };
 use tidegate_core::text::chain;
 
-impl Pool {
+impl PoolTask {
     /// Reconciles on a reading, or without one on the last depth.
     pub(super) fn reconcile(
         &mut self,

@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Reported {
     /// Why intake is closed.
-    fault: Option<Fault>,
+    fault: Option<ReportedFault>,
     /// Why the depth is not known.
     depth: Option<String>,
     /// Members of the group that have another policy.
@@ -27,7 +27,7 @@ pub(super) struct Reported {
 
 /// Why intake is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+enum ReportedFault {
     Runners,
     Breaker,
 }
@@ -71,12 +71,12 @@ impl Reported {
     pub(super) fn fault(&mut self, shared: &PoolShared, intake: Intake) {
         let name = &shared.name;
         let fault = match intake {
-            Intake::Faulted => Fault::Runners,
-            Intake::BreakerOpen => Fault::Breaker,
+            Intake::Faulted => ReportedFault::Runners,
+            Intake::BreakerOpen => ReportedFault::Breaker,
             Intake::Open => {
                 match self.fault.take() {
-                    Some(Fault::Runners) => info!(pool = %name, "runners start again"),
-                    Some(Fault::Breaker) => {
+                    Some(ReportedFault::Runners) => info!(pool = %name, "runners start again"),
+                    Some(ReportedFault::Breaker) => {
                         info!(pool = %name, "breaker closed: jobs are run again")
                     }
                     None => {}
@@ -91,12 +91,12 @@ impl Reported {
         self.fault = Some(fault);
         let error = shared.gate.cause();
         match fault {
-            Fault::Runners => warn!(
+            ReportedFault::Runners => warn!(
                 pool = %name,
                 error,
                 "runners cannot start: messages stay in the queue, one is tried from time to time"
             ),
-            Fault::Breaker => {
+            ReportedFault::Breaker => {
                 shared.stats.metrics.breaker_opened();
                 warn!(
                     pool = %name,

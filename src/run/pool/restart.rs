@@ -1,6 +1,6 @@
 //! Restarting a pool's task when tidegate's own code panics in it.
 //!
-//! The panic is caught around [`Pool::run`]. The pool owns the workers' tasks, so they survive: running jobs end
+//! The panic is caught around [`PoolTask::run`]. The pool owns the workers' tasks, so they survive: running jobs end
 //! normally and are settled. Meanwhile the pool is faulted, and is started again with backoff. A pool that fails
 //! repeatedly while it ends is dropped: its jobs are cut off, given back and counted.
 
@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use tokio::time::{self, Instant};
 use tracing::{error, info};
 
-use super::{Command, Pool, reading::ReadingState, reconciler};
+use super::{PoolCommand, PoolTask, reading::ReadingState, reconciler};
 use crate::{
     decide::fault_pause,
     run::{panics::Panicked, pool_state::state_of, worker_state::WorkerStopReason},
@@ -22,7 +22,7 @@ const STABLE: Duration = Duration::from_secs(60);
 const MAX_ENDING_RESTARTS: u32 = 3;
 
 /// Runs a pool to its end, and starts it again whenever it fails.
-pub(crate) async fn run_with_restarts(mut pool: Pool) {
+pub(crate) async fn run_with_restarts(mut pool: PoolTask) {
     let mut failures = 0;
     loop {
         let begun = Instant::now();
@@ -52,7 +52,7 @@ async fn contained<T>(future: impl Future<Output = T>) -> Result<T, Panicked> {
     outcome.map_err(|panic| Panicked::new(&*panic))
 }
 
-impl Pool {
+impl PoolTask {
     /// The pool has panicked. Waits until it may be run again.
     async fn failed(&mut self, panicked: &Panicked, failures: u32) -> RestartDecision {
         let cause = format!("the pool's own task panicked: {panicked}");
@@ -111,7 +111,7 @@ impl Pool {
                 Some(ended) = self.workers.join_next() => self.workers.ended(&self.shared, ended),
                 command = self.commands.recv() => {
                     // A question starts nothing. The caller sees that it is not answered.
-                    if matches!(command, Some(Command::Foresee(..))) {
+                    if matches!(command, Some(PoolCommand::Foresee(..))) {
                         continue;
                     }
                     // `None`: every handle was dropped. The pool itself will see that.
@@ -124,7 +124,7 @@ impl Pool {
     }
 }
 
-impl Drop for Pool {
+impl Drop for PoolTask {
     fn drop(&mut self) {
         if self.ending.is_over {
             return;

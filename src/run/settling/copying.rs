@@ -42,8 +42,8 @@ pub(super) enum NotCopied {
     NoQueue(Box<Outgoing>),
 }
 
-/// Publishes a copy to the first queue of its route that accepts it, and returns this queue. If no queue accepts it, the delivery
-/// is held for `time_limit`, or shorter if many are held.
+/// Publishes a copy to the first queue of its route that accepts it, and returns this queue. If no queue accepts it, the
+/// delivery is held for `time_limit`, or shorter if many are held.
 pub(super) async fn copy_to(
     shared: &PoolShared,
     route: &Route,

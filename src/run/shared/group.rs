@@ -38,8 +38,8 @@ impl PoolGroup {
         self.ending.cancel();
     }
 
-    /// The group at `now`, with the pool's own policy and numbers. `None` if the pool does not share its queue: then it needs no
-    /// numbers.
+    /// The group at `now`, with the pool's own policy and numbers. `None` if the pool does not share its queue: then it
+    /// needs no numbers.
     pub(crate) fn group(
         &self,
         now: Moment,

@@ -7,7 +7,7 @@ use tokio::time::{self, Instant};
 use super::{DrainError, DrainReport, Handle, StopReport, Supervisor};
 use crate::{
     config::PoolSettings,
-    run::{pool::Command, shared::ANSWER},
+    run::{pool::PoolCommand, shared::ANSWER},
 };
 
 impl Supervisor {
@@ -42,7 +42,7 @@ impl Supervisor {
         for handle in &handles {
             let grace = grace(&handle.shared.settings());
             // A pool that has ended is drained already.
-            let _ = handle.commands.send(Command::Drain(grace)).await;
+            let _ = handle.commands.send(PoolCommand::Drain(grace)).await;
         }
         let given_back = self
             .until_ended(&handles)
@@ -71,9 +71,9 @@ impl Supervisor {
         }
     }
 
-    /// Stops every job at once, gives its message back, and ends the supervisor. A drain that waits meanwhile ends too. If the
-    /// broker does not answer, this waits a second at most: the broker gives messages back by itself when it notices that the
-    /// connection is closed.
+    /// Stops every job at once, gives its message back, and ends the supervisor. A drain that waits meanwhile ends too. If
+    /// the broker does not answer, this waits a second at most: the broker gives messages back by itself when it notices
+    /// that the connection is closed.
     ///
     /// # Cancel-safety
     /// The stop continues if this future is dropped. Call again to wait for it.

@@ -8,14 +8,14 @@ use crate::{
     decide::{By, Order, PoolName, ReconcileResult, SetPolicy, SteeringOutcome},
     run::{
         AllOrders, Foresight, Steered, metrics,
-        pool::Command,
+        pool::PoolCommand,
         steering::{Steering, until_stored},
     },
 };
 
 impl Supervisor {
-    /// Carries out an operator's order on a pool, waits for the reconcile that follows, and returns the result. An order that
-    /// closes intake takes effect at once, any other order with a fresh reading of the queue.
+    /// Carries out an operator's order on a pool, waits for the reconcile that follows, and returns the result. An order
+    /// that closes intake takes effect at once, any other order with a fresh reading of the queue.
     ///
     /// Orders still hold after [`reconfigure`](Self::reconfigure), and after a restart if
     /// [`StartOptions::store`](crate::run::StartOptions::store) stores them. [`Orders`](crate::decide::Orders)
@@ -33,7 +33,7 @@ impl Supervisor {
         by: By,
     ) -> Result<Steered, SupervisorError> {
         let act = order.act();
-        let steer = |answer| Command::Steer(Box::new(Steering { order, by, answer }));
+        let steer = |answer| PoolCommand::Steer(Box::new(Steering { order, by, answer }));
         let steered = match self.inner.ask(name, steer).await {
             Ok(Ok(steered)) => Ok(steered),
             Ok(Err(why)) => Err(SupervisorError::Refused {
@@ -89,7 +89,7 @@ impl Supervisor {
         name: &PoolName,
         set: Option<SetPolicy>,
     ) -> Result<Foresight, SupervisorError> {
-        let foresee = |answer| Command::Foresee(set.map(Box::new), answer);
+        let foresee = |answer| PoolCommand::Foresee(set.map(Box::new), answer);
         self.inner.ask(name, foresee).await
     }
 
@@ -104,8 +104,8 @@ impl Supervisor {
         self.steer(name, Order::Resume, By::program()).await
     }
 
-    /// Pins a pool to a number of workers, at most its `max`, or removes the pin. Then it reconciles the pool completely, with
-    /// cleanup and a fresh reading of the depth, and returns the result. A reconcile whose cleanup has already begun is
+    /// Pins a pool to a number of workers, at most its `max`, or removes the pin. Then it reconciles the pool completely,
+    /// with cleanup and a fresh reading of the depth, and returns the result. A reconcile whose cleanup has already begun is
     /// sufficient.
     ///
     /// # Errors
@@ -142,9 +142,9 @@ impl Supervisor {
     /// Deletes runners of a pool now, and reconciles it. Returns the result of both: deleted runners are in its
     /// `metric_stats` as [`RunnerStop`](crate::decide::EventKind::RunnerStop).
     ///
-    /// With [`FlushMode::All`] running jobs are told to stop too, and are given back. Their number is in `jobs_told`. This does
-    /// not wait for their ends; each is an event of its own. The pool then continues. [`pause`](Self::pause) it first if it should stay without
-    /// runners.
+    /// With [`FlushMode::All`] running jobs are told to stop too, and are given back. Their number is in `jobs_told`. This
+    /// does not wait for their ends; each is an event of its own. The pool then continues. [`pause`](Self::pause) it first
+    /// if it should stay without runners.
     ///
     /// # Errors
     /// No such pool, or it has ended.
@@ -156,7 +156,7 @@ impl Supervisor {
         name: &PoolName,
         mode: FlushMode,
     ) -> Result<ReconcileResult, SupervisorError> {
-        let flush = |answer| Command::Flush(mode, answer);
+        let flush = |answer| PoolCommand::Flush(mode, answer);
         self.inner.ask(name, flush).await
     }
 }

@@ -1,3 +1,5 @@
+//! Tests of the supervisor when a pool fails.
+
 use std::time::Duration;
 
 use crate::{
@@ -62,7 +64,7 @@ impl Bench {
             .unwrap();
     }
 
-    async fn send(&self, command: Command) {
+    async fn send(&self, command: PoolCommand) {
         let handle = self.supervisor.inner.find(&name()).unwrap();
         handle.commands.send(command).await.unwrap();
     }
@@ -91,7 +93,7 @@ async fn a_pool_that_fails_reports_it_stops_no_job_and_is_started_again() {
     let mut bench = Bench::new();
     bench.job_starts("one").await;
     bench.supervisor.scale(&name(), Some(1)).await.unwrap();
-    bench.send(Command::Panic("a bug")).await;
+    bench.send(PoolCommand::Panic("a bug")).await;
     let failed = bench
         .until("faulted", |pool| pool.state == PoolState::Faulted)
         .await;
@@ -120,7 +122,7 @@ async fn a_pool_that_fails_again_and_again_is_started_less_and_less_often() {
         .until("idle", |pool| pool.state == PoolState::Idle)
         .await;
     for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
-        bench.send(Command::Panic("a bug")).await;
+        bench.send(PoolCommand::Panic("a bug")).await;
         bench
             .until("faulted", |pool| pool.state == PoolState::Faulted)
             .await;
@@ -132,7 +134,7 @@ async fn a_pool_that_fails_again_and_again_is_started_less_and_less_often() {
         assert_eq!(paused, f64::from(pause));
     }
     sleep(Duration::from_secs(60)).await;
-    bench.send(Command::Panic("a bug")).await;
+    bench.send(PoolCommand::Panic("a bug")).await;
     sleep(Duration::from_secs(2)).await;
     bench
         .until("well", |pool| pool.state == PoolState::Idle)
@@ -149,7 +151,7 @@ async fn a_caller_that_waits_for_a_pool_that_fails_is_told_that_there_is_no_answ
         let supervisor = bench.supervisor.clone();
         async move { supervisor.reconcile(&name()).await }
     };
-    let (asked, ()) = tokio::join!(ask, bench.send(Command::Panic("a bug")));
+    let (asked, ()) = tokio::join!(ask, bench.send(PoolCommand::Panic("a bug")));
     assert!(
         matches!(asked, Err(SupervisorError::Failed(_))),
         "{asked:?}"
@@ -160,7 +162,7 @@ async fn a_caller_that_waits_for_a_pool_that_fails_is_told_that_there_is_no_answ
 async fn a_pool_that_failed_drains_in_order_all_the_same() {
     let mut bench = Bench::new();
     bench.job_starts("one").await;
-    bench.send(Command::Panic("a bug")).await;
+    bench.send(PoolCommand::Panic("a bug")).await;
     bench
         .until("faulted", |pool| pool.state == PoolState::Faulted)
         .await;
@@ -171,7 +173,7 @@ async fn a_pool_that_failed_drains_in_order_all_the_same() {
     bench
         .until("draining", |pool| pool.state == PoolState::Draining)
         .await;
-    bench.send(Command::Panic("a bug on the way out")).await;
+    bench.send(PoolCommand::Panic("a bug on the way out")).await;
     sleep(Duration::from_secs(5)).await;
     assert!(!drain.is_finished());
     bench.leave.add_permits(1);
@@ -191,7 +193,7 @@ async fn a_pool_that_cannot_even_end_gives_its_jobs_back_and_the_drain_says_so()
         .until("draining", |pool| pool.state == PoolState::Draining)
         .await;
     for _ in 0..4 {
-        bench.send(Command::Panic("a bug on the way out")).await;
+        bench.send(PoolCommand::Panic("a bug on the way out")).await;
     }
     let error = drain.await.unwrap().unwrap_err();
     let DrainError::PoolFailed {

@@ -220,7 +220,7 @@ impl Worker<'_> {
         };
         let begun = Instant::now();
         let timeout = shared.fleet.times().timeout;
-        let entry = shared.running.enter(running_jobs::Job {
+        let entry = shared.running.enter(running_jobs::JobDescription {
             id: job.id().clone(),
             worker: self.state.id,
             runner: runner.id(),

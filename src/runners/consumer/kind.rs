@@ -11,7 +11,7 @@ use crate::{
     runners::{
         facts::{CommandUse, Facts},
         keys::OwnKeys,
-        kind::{Finished, KindSettings, RunnerKind, RunnerSettings},
+        kind::{FinishedRunner, KindSettings, RunnerKind, RunnerSettings},
         process::ExecSettings,
     },
 };
@@ -45,7 +45,7 @@ pub(crate) static KIND: RunnerKind = RunnerKind {
     },
     keys: |own| {
         let keys = ConsumerKeys::read(own);
-        Box::new(|shared, _| Finished {
+        Box::new(|shared, _| FinishedRunner {
             job: None,
             runner: keys.settings(shared.process()).into(),
         })

@@ -12,14 +12,14 @@
 //! changed runner, counts from 1 again while older processes finish. Standard input is at its end.
 //!
 //! # Output
-//! Both outputs are logged line by line, with pool and process number. A process adds at most 1 MiB of each output to the log
-//! in a minute. The rest is dropped and counted.
+//! Both outputs are logged line by line, with pool and process number. A process adds at most 1 MiB of each output to the
+//! log in a minute. The rest is dropped and counted.
 //!
 //! # How it ends
-//! To shrink, `stop_signal` goes to the process itself, not to its group: a Celery worker's children would end in the middle of
-//! their tasks. Then tidegate waits as long as the process takes, or for `stop_timeout`. After that, KILL goes to its group,
-//! and the broker delivers again what it held. A drain does the same at the end of the pool's `shutdown_grace`. When the
-//! process has ended, what is left of its group is killed.
+//! To shrink, `stop_signal` goes to the process itself, not to its group: a Celery worker's children would end in the middle
+//! of their tasks. Then tidegate waits as long as the process takes, or for `stop_timeout`. After that, KILL goes to its
+//! group, and the broker delivers again what it held. A drain does the same at the end of the pool's `shutdown_grace`. When
+//! the process has ended, what is left of its group is killed.
 
 mod kind;
 mod manager;

@@ -11,8 +11,8 @@ use crate::{
     escape::Escaped,
     runner::{ProgramControl, ProgramEnd},
     runners::process::{
-        Exit, FOREVER, KILL_TIMEOUT, LINGER, Log, OutputReader, OutputStream, Pipes, Process,
-        signal_name,
+        FOREVER, KILL_TIMEOUT, LINGER, Log, OutputReader, OutputStream, Pipes, Process,
+        ProcessExit, signal_name,
     },
 };
 
@@ -131,7 +131,7 @@ pub(super) async fn until_end(
     let last_words = err.finish();
     let exit = ended.exit();
     let mut end = ProgramEnd::new(in_words(exit, last_words.as_deref()));
-    end.is_well = exit == Some(Exit::Code(0));
+    end.is_well = exit == Some(ProcessExit::Code(0));
     end.was_killed = was_killed;
     end.ran = ran.unwrap_or_else(|| since.elapsed());
     end
@@ -149,11 +149,11 @@ async fn both(
 }
 
 /// How a process ended, with the last line that it wrote on standard error.
-fn in_words(exit: Option<Exit>, stderr_tail: Option<&str>) -> String {
+fn in_words(exit: Option<ProcessExit>, stderr_tail: Option<&str>) -> String {
     let how = match exit {
-        Some(Exit::Code(code)) => format!("exit code {code}"),
-        Some(Exit::Signal(number)) => format!("ended by {}", signal_name(number)),
-        Some(Exit::OutOfMemory) => String::from("ended by the kernel: out of memory"),
+        Some(ProcessExit::Code(code)) => format!("exit code {code}"),
+        Some(ProcessExit::Signal(number)) => format!("ended by {}", signal_name(number)),
+        Some(ProcessExit::OutOfMemory) => String::from("ended by the kernel: out of memory"),
         None => String::from("its exit code was lost"),
     };
     let last = stderr_tail.and_then(|tail| {
@@ -161,7 +161,7 @@ fn in_words(exit: Option<Exit>, stderr_tail: Option<&str>) -> String {
         lines.into_iter().find(|line| !line.is_empty())
     });
     match last {
-        Some(line) if exit != Some(Exit::Code(0)) => format!("{how}: {}", Escaped(line)),
+        Some(line) if exit != Some(ProcessExit::Code(0)) => format!("{how}: {}", Escaped(line)),
         _ => how,
     }
 }
@@ -235,14 +235,18 @@ mod tests {
     #[test]
     fn says_how_a_program_ended_with_its_last_words() {
         for (exit, tail, expected) in [
-            (Some(Exit::Code(0)), Some("bye"), "exit code 0"),
-            (Some(Exit::Code(1)), None, "exit code 1"),
+            (Some(ProcessExit::Code(0)), Some("bye"), "exit code 0"),
+            (Some(ProcessExit::Code(1)), None, "exit code 1"),
             (
-                Some(Exit::Code(1)),
+                Some(ProcessExit::Code(1)),
                 Some("Traceback:\nno such \u{1b}module\n\n"),
                 "exit code 1: no such \\u{1b}module",
             ),
-            (Some(Exit::Signal(9)), None, "ended by SIGKILL (signal 9)"),
+            (
+                Some(ProcessExit::Signal(9)),
+                None,
+                "ended by SIGKILL (signal 9)",
+            ),
             (None, None, "its exit code was lost"),
         ] {
             assert_eq!(in_words(exit, tail), expected);

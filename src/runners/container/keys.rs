@@ -7,7 +7,7 @@ use crate::{
     config::schema::{Choice, Flag, Key, Span, Table, Text, Texts},
     runners::{
         keys::{JobKeys, OwnKeys, SharedKeys},
-        kind::{Finish, Finished},
+        kind::{Finish, FinishedRunner},
         process::ExecSettings,
     },
 };
@@ -17,7 +17,7 @@ pub(super) fn keys(own: &mut OwnKeys<'_, '_, '_>) -> Finish {
     let keys = ContainerKeys::read(own);
     Box::new(|shared, table| {
         keys.check(&shared, table);
-        Finished {
+        FinishedRunner {
             job: Some(JobKeys {
                 timeout: shared.timeout.clone(),
                 grace: keys.grace(),

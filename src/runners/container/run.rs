@@ -27,8 +27,8 @@ use super::{
 use crate::{
     runner::{Failure, FailureKind, Job, JobControl, JobEnd, StartError},
     runners::process::{
-        Course, CourseAction, CourseEvent, Exit, Interrupts, JobLog, OutputReader, OutputStream,
-        Stdout, job_end,
+        Course, CourseAction, CourseEvent, Interrupts, JobLog, OutputReader, OutputStream,
+        ProcessExit, Stdout, job_end,
     },
 };
 
@@ -261,7 +261,7 @@ async fn feed(mut input: Pin<Box<dyn AsyncWrite + Send>>, body: &[u8]) {
 
 /// How a container ended.
 enum ContainerEnd {
-    Exited(Exit),
+    Exited(ProcessExit),
     /// The end of the job is not known, for this reason.
     Lost(String),
 }
@@ -325,11 +325,11 @@ impl ContainerInspection {
     }
 
     /// How the container's first process ended.
-    fn exit(&self) -> Exit {
+    fn exit(&self) -> ProcessExit {
         let exit = exit_of(self.code);
         // If the exit code has a meaning of its own, it counts, also if the kernel killed a child of the job.
         match self.out_of_memory && !exit.is_word() {
-            true => Exit::OutOfMemory,
+            true => ProcessExit::OutOfMemory,
             false => exit,
         }
     }
@@ -353,11 +353,11 @@ async fn inspect(container: &Container) -> Result<ContainerInspection, EngineErr
 }
 
 /// The meaning of an engine's exit code: above 128 it means a signal, as in a shell.
-fn exit_of(code: i64) -> Exit {
+fn exit_of(code: i64) -> ProcessExit {
     match i32::try_from(code) {
-        Ok(code @ 129..=192) => Exit::Signal(code - 128),
-        Ok(code) => Exit::Code(code),
-        Err(_) => Exit::Code(i32::MAX),
+        Ok(code @ 129..=192) => ProcessExit::Signal(code - 128),
+        Ok(code) => ProcessExit::Code(code),
+        Err(_) => ProcessExit::Code(i32::MAX),
     }
 }
 
@@ -389,12 +389,12 @@ mod tests {
     #[test]
     fn reads_a_number_beyond_128_as_the_signal_that_it_stands_for() {
         for (code, expected) in [
-            (0, Exit::Code(0)),
-            (65, Exit::Code(65)),
-            (128, Exit::Code(128)),
-            (137, Exit::Signal(9)),
-            (143, Exit::Signal(15)),
-            (255, Exit::Code(255)),
+            (0, ProcessExit::Code(0)),
+            (65, ProcessExit::Code(65)),
+            (128, ProcessExit::Code(128)),
+            (137, ProcessExit::Signal(9)),
+            (143, ProcessExit::Signal(15)),
+            (255, ProcessExit::Code(255)),
         ] {
             assert_eq!(exit_of(code), expected);
         }

@@ -9,7 +9,7 @@ use crate::{
     runner::RunnerManager,
     runners::{
         facts::{CommandUse, Facts, SHARED_KEYS},
-        kind::{Finished, KindSettings, RunnerKind, RunnerSettings},
+        kind::{FinishedRunner, KindSettings, RunnerKind, RunnerSettings},
         process::ExecSettings,
     },
 };
@@ -24,7 +24,7 @@ pub(crate) static KIND: RunnerKind = RunnerKind {
         notes: &[],
     },
     keys: |_| {
-        Box::new(|shared, _| Finished {
+        Box::new(|shared, _| FinishedRunner {
             job: Some(shared.job()),
             runner: shared.process().into(),
         })

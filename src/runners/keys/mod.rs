@@ -14,7 +14,7 @@ pub(crate) use self::{
 use self::{own::AllOwn, shared::shared};
 use super::{
     facts::{Facts, Known},
-    kind::{Finish, Finished, RunnerKind, RunnerSettings},
+    kind::{Finish, FinishedRunner, RunnerKind, RunnerSettings},
 };
 use crate::config::{
     inputs::ConfigInputs,
@@ -51,7 +51,7 @@ pub(crate) fn runner(
         own.refuse_foreign(table, &known);
     });
     let finish: Finish = finish.expect("own keys are read with the shared ones");
-    let Finished { runner, job } = finish(shared, &mut table);
+    let FinishedRunner { runner, job } = finish(shared, &mut table);
     RunnerKeys {
         runner,
         job,

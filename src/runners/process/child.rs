@@ -21,7 +21,7 @@ use tokio::{
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
 };
 
-use super::exit::Exit;
+use super::exit::ProcessExit;
 use crate::host::{
     cgroup::Leaf,
     children::{self, OwnedChild, Run},
@@ -50,10 +50,10 @@ pub(in crate::runners) struct ChildExit {
 }
 
 impl ChildExit {
-    pub(in crate::runners) fn exit(self) -> Option<Exit> {
+    pub(in crate::runners) fn exit(self) -> Option<ProcessExit> {
         match self.out_of_memory {
-            true => Some(Exit::OutOfMemory),
-            false => self.status.and_then(Exit::of),
+            true => Some(ProcessExit::OutOfMemory),
+            false => self.status.and_then(ProcessExit::of),
         }
     }
 }

@@ -16,7 +16,7 @@ const EXIT_NOT_FOUND: i32 = 127;
 
 /// How a job's first process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::runners) enum Exit {
+pub(in crate::runners) enum ProcessExit {
     /// It exited by itself with this code.
     Code(i32),
     /// A signal with this number ended it.
@@ -25,7 +25,7 @@ pub(in crate::runners) enum Exit {
     OutOfMemory,
 }
 
-impl Exit {
+impl ProcessExit {
     /// `None` if the status does not mean that the process has ended.
     pub(in crate::runners) fn of(status: ExitStatus) -> Option<Self> {
         let code = status.code().map(Self::Code);
@@ -42,7 +42,7 @@ impl Exit {
 ///
 /// `exit` is `None` if the process did not end after a KILL. `stderr_tail` is the end of its standard error.
 pub(in crate::runners) fn job_end(
-    exit: Option<Exit>,
+    exit: Option<ProcessExit>,
     cause: Option<EndCause>,
     timeout: Duration,
     stderr_tail: Option<String>,
@@ -54,8 +54,8 @@ pub(in crate::runners) fn job_end(
             message: format!("ran longer than its timeout of {}", duration(timeout)),
             stderr_tail,
         }),
-        (_, Some(Exit::Code(0))) => JobEnd::Done { reply: None },
-        (_, Some(Exit::Code(EXIT_REJECT))) => {
+        (_, Some(ProcessExit::Code(0))) => JobEnd::Done { reply: None },
+        (_, Some(ProcessExit::Code(EXIT_REJECT))) => {
             let reason = rejection(stderr_tail.as_deref());
             JobEnd::Rejected {
                 failure: Some(Failure {
@@ -66,7 +66,7 @@ pub(in crate::runners) fn job_end(
                 reason,
             }
         }
-        (_, Some(Exit::Code(EXIT_RETRY))) => JobEnd::Retry {
+        (_, Some(ProcessExit::Code(EXIT_RETRY))) => JobEnd::Retry {
             after: None,
             failure: Some(Failure {
                 kind: FailureKind::Exit(EXIT_RETRY),
@@ -75,7 +75,7 @@ pub(in crate::runners) fn job_end(
             }),
         },
         (Some(EndCause::Stop), _) => JobEnd::Stopped,
-        (None, Some(Exit::Code(code @ (EXIT_CANNOT_EXECUTE | EXIT_NOT_FOUND)))) => {
+        (None, Some(ProcessExit::Code(code @ (EXIT_CANNOT_EXECUTE | EXIT_NOT_FOUND)))) => {
             JobEnd::WrapperFailed(Failure {
                 kind: FailureKind::Exit(code),
                 message: format!(
@@ -89,17 +89,17 @@ pub(in crate::runners) fn job_end(
                 stderr_tail,
             })
         }
-        (None, Some(Exit::Code(code))) => JobEnd::Failed(Failure {
+        (None, Some(ProcessExit::Code(code))) => JobEnd::Failed(Failure {
             kind: FailureKind::Exit(code),
             message: format!("exit code {code}"),
             stderr_tail,
         }),
-        (None, Some(Exit::Signal(signal))) => JobEnd::Failed(Failure {
+        (None, Some(ProcessExit::Signal(signal))) => JobEnd::Failed(Failure {
             kind: FailureKind::Signal(signal),
             message: format!("ended by {}", signal_name(signal)),
             stderr_tail,
         }),
-        (None, Some(Exit::OutOfMemory)) => JobEnd::Failed(Failure {
+        (None, Some(ProcessExit::OutOfMemory)) => JobEnd::Failed(Failure {
             kind: FailureKind::OutOfMemory,
             message: "ended by the kernel: out of memory".to_owned(),
             stderr_tail,
@@ -143,7 +143,7 @@ mod tests {
 
     fn end(wait_status: i32, cause: Option<EndCause>) -> String {
         let end = job_end(
-            Exit::of(ExitStatus::from_raw(wait_status)),
+            ProcessExit::of(ExitStatus::from_raw(wait_status)),
             cause,
             TIMEOUT,
             None,
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn running_out_of_memory_is_a_failure_of_its_own_unless_we_ended_the_job() {
-        let end = |cause| job_end(Some(Exit::OutOfMemory), cause, TIMEOUT, None);
+        let end = |cause| job_end(Some(ProcessExit::OutOfMemory), cause, TIMEOUT, None);
         let JobEnd::Failed(failure) = end(None) else {
             panic!("a failure");
         };
@@ -231,8 +231,11 @@ mod tests {
 
     #[test]
     fn each_end_except_success_has_the_last_lines_of_standard_error() {
-        let codes = [0, 1, 65, 75, 126].map(|code| Some(Exit::Code(code)));
-        for exit in codes.into_iter().chain([Some(Exit::Signal(9)), None]) {
+        let codes = [0, 1, 65, 75, 126].map(|code| Some(ProcessExit::Code(code)));
+        for exit in codes
+            .into_iter()
+            .chain([Some(ProcessExit::Signal(9)), None])
+        {
             let end = job_end(exit, None, TIMEOUT, Some("last words".to_owned()));
             let failure = match end {
                 JobEnd::Retry { failure, .. } | JobEnd::Rejected { failure, .. } => failure,
@@ -240,7 +243,7 @@ mod tests {
                 _ => None,
             };
             let tail = failure.and_then(|failure| failure.stderr_tail);
-            let expected = (exit != Some(Exit::Code(0))).then_some("last words");
+            let expected = (exit != Some(ProcessExit::Code(0))).then_some("last words");
             assert_eq!(tail.as_deref(), expected, "{exit:?}");
         }
     }

@@ -25,7 +25,7 @@ pub(in crate::runners) use self::{
     child::{ChildExit, Pipes, Process},
     course::{Course, CourseAction, CourseEvent, EndCause, KILL_TIMEOUT, LINGER},
     environment::Environment,
-    exit::{Exit, job_end, signal_name},
+    exit::{ProcessExit, job_end, signal_name},
     header_json::is_whole_in_json,
     interrupts::Interrupts,
     output::{JobLog, Log, OutputReader, OutputStream},

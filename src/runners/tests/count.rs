@@ -12,7 +12,7 @@ use crate::{
     runners::{
         facts::{CommandUse, Facts},
         keys::OwnKeys,
-        kind::{Finish, Finished, KindSettings, RunnerKind, RunnerSettings},
+        kind::{Finish, FinishedRunner, KindSettings, RunnerKind, RunnerSettings},
     },
 };
 
@@ -42,7 +42,7 @@ fn keys(own: &mut OwnKeys<'_, '_, '_>) -> Finish {
         if image.is_given() && !from.is_given() {
             table.refuse(&image, "write from beside it");
         }
-        Finished {
+        FinishedRunner {
             job: None,
             runner: RunnerSettings::new(Count::from(from.value.unwrap_or(0))),
         }

@@ -14,7 +14,7 @@ use crate::{
     runners::{
         facts::{CommandUse, Facts, SHARED_KEYS},
         keys::OwnKeys,
-        kind::{Finished, KindSettings, RunnerKind, RunnerSettings},
+        kind::{FinishedRunner, KindSettings, RunnerKind, RunnerSettings},
         process::ExecSettings,
     },
 };
@@ -34,7 +34,7 @@ pub(crate) static KIND: RunnerKind = RunnerKind {
     keys: |own| {
         let keys = WarmKeys::read(own);
         own.within_max(&keys.prestart);
-        Box::new(|shared, _| Finished {
+        Box::new(|shared, _| FinishedRunner {
             job: Some(shared.job()),
             runner: keys.settings(shared.process()).into(),
         })

@@ -29,7 +29,7 @@ use crate::{
 const SHOWN_ID_CHARS: usize = 100;
 
 /// A warm process that has reported that it is ready. **On drop** its whole group is killed.
-pub(super) struct Link {
+pub(super) struct WarmLink {
     pub(super) process: Process,
     pub(super) stdin: ChildStdin,
     pub(super) lines: Lines,
@@ -72,7 +72,7 @@ pub(super) struct RunnerLog {
     pub(super) job: Option<JobId>,
 }
 
-impl Link {
+impl WarmLink {
     /// Starts a process and waits until it reports that it is ready.
     ///
     /// # Cancel-safety

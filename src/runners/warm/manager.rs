@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{
     WarmSettings,
-    link::{Link, StopMode},
+    link::{StopMode, WarmLink},
     shared::{WarmShared, warn_of_loss},
     slots::{Taken, WarmSlot},
     talk::{TalkOutcome, talk},
@@ -103,7 +103,7 @@ struct WarmRunner {
 
 /// A process that is ready.
 struct ReadyProcess {
-    link: Box<Link>,
+    link: Box<WarmLink>,
     wear: ProcessUsage,
     /// It was checked since its last job, without a finding.
     looked_at: bool,
@@ -123,7 +123,7 @@ impl ReadyProcess {
         Ok(Self::new(shared, shared.start(request).await?))
     }
 
-    fn new(shared: &WarmShared, link: Box<Link>) -> Self {
+    fn new(shared: &WarmShared, link: Box<WarmLink>) -> Self {
         let wear = ProcessUsage::new(&shared.settings, rand::random());
         Self {
             link,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{
     WarmSettings,
-    link::Link,
+    link::WarmLink,
     slots::{Processes, Taken},
 };
 use crate::{
@@ -34,8 +34,8 @@ impl WarmShared {
     }
 
     /// Starts a process.
-    pub(super) async fn start(&self, request: &CreateRunner) -> Result<Box<Link>, StartError> {
-        let link = Link::start(&self.settings, &self.environment, request).await?;
+    pub(super) async fn start(&self, request: &CreateRunner) -> Result<Box<WarmLink>, StartError> {
+        let link = WarmLink::start(&self.settings, &self.environment, request).await?;
         Ok(Box::new(link))
     }
 

@@ -14,7 +14,7 @@ use tidegate_core::text::duration;
 
 use super::{
     lines::NoLine,
-    link::{End, Link, StopMode, cut, unasked},
+    link::{End, StopMode, WarmLink, cut, unasked},
     protocol::{self, RunnerAnswer, RunnerMessage},
 };
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
 pub(super) enum TalkOutcome {
     /// The job has ended, and the process waits for the next job.
     Stays {
-        link: Box<Link>,
+        link: Box<WarmLink>,
         end: JobEnd,
         last: bool,
     },
@@ -68,7 +68,7 @@ enum TalkInput {
 /// # Cancel-safety
 /// Not cancel-safe: when dropped, it kills the process's group at once.
 pub(super) async fn talk(
-    mut link: Box<Link>,
+    mut link: Box<WarmLink>,
     settings: &ExecSettings,
     job: &Job,
     control: &JobControl,
@@ -80,7 +80,7 @@ pub(super) async fn talk(
     let fed = AtomicUsize::new(0);
     control.started.notify();
     let deed = {
-        let Link {
+        let WarmLink {
             process,
             stdin,
             lines,
@@ -167,7 +167,7 @@ pub(super) async fn talk(
 
 /// Turns what a process did into the end of the job and the state of the process.
 async fn conclude(
-    mut link: Box<Link>,
+    mut link: Box<WarmLink>,
     deed: ProcessEvent,
     course: &Course,
     fed: WriteProgress,

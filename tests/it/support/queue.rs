@@ -61,8 +61,8 @@ impl Queue {
         self.declare_beside("");
     }
 
-    /// Declares a quorum queue that dead-letters a message after `limit` returns. Its dead letters go to the queue named this
-    /// plus `.given-up`.
+    /// Declares a quorum queue that dead-letters a message after `limit` returns. Its dead letters go to the queue named
+    /// this plus `.given-up`.
     pub(crate) fn declare_with_delivery_limit(&self, limit: u32) {
         self.declare_beside(".given-up");
         let target = format!("{}.given-up", self.name);

@@ -95,8 +95,8 @@ pub fn allowances(total: u32, needs: &[PoolNeed]) -> Vec<Allowance> {
         .collect()
 }
 
-/// Raises `base` towards `limits` until `total` is used up: each receives the same number of workers per weight, up to its limit.
-/// The last workers, fewer than there are pools, go to the pools that are lowest for their weight.
+/// Raises `base` towards `limits` until `total` is used up: each receives the same number of workers per weight, up to its
+/// limit. The last workers, fewer than there are pools, go to the pools that are lowest for their weight.
 fn fill(total: u32, weights: &[u32], limits: &[u32], base: &[u32]) -> Vec<u32> {
     let mut parts: Vec<u32> = base.to_vec();
     let left = total.saturating_sub(sum(&parts));

@@ -276,7 +276,7 @@ impl Orders {
         if let Some(until) = until.filter(|until| *until <= at) {
             return Err(OrderRefused::EndHasPassed { until });
         }
-        let given = Given { by, at, until };
+        let given = GivenOrder { by, at, until };
         Ok(match order {
             Order::Pause { .. } => given.put(&mut self.intake, Closed::Paused),
             Order::Drain => given.put(&mut self.intake, Closed::Draining),
@@ -343,13 +343,13 @@ impl Orders {
 }
 
 /// The author, the time and the end of an order.
-struct Given {
+struct GivenOrder {
     by: By,
     at: Timestamp,
     until: Option<Timestamp>,
 }
 
-impl Given {
+impl GivenOrder {
     fn put<T: PartialEq>(self, place: &mut Option<ByHand<T>>, what: T) -> Changed {
         if place
             .as_ref()

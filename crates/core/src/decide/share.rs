@@ -319,8 +319,8 @@ impl Members {
 
     /// The group at `now`, with this daemon's own numbers.
     ///
-    /// A daemon that hears nothing keeps to its share of the members that it knew, and acts alone if it never knew one. It may
-    /// grow to that share after [`FORGET_AFTER`]: a broker that takes no messages during an alarm must not keep a pool
+    /// A daemon that hears nothing keeps to its share of the members that it knew, and acts alone if it never knew one. It
+    /// may grow to that share after [`FORGET_AFTER`]: a broker that takes no messages during an alarm must not keep a pool
     /// empty.
     pub fn group(&self, now: Moment, numbers: MemberNumbers) -> Group {
         let others = self.others.values().map(|other| &other.beat);

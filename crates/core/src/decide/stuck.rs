@@ -90,9 +90,9 @@ impl StuckWatch {
         let found = Self::find(inputs);
         let before = self.stuck.take();
         self.stuck = match (found, before) {
-            (Finding::NotStuck, _) => None,
-            (Finding::NotProbed, before) => before.filter(|stuck| stuck.still_holds(inputs)),
-            (Finding::Stuck { kind, permanent }, before) => {
+            (StuckFinding::NotStuck, _) => None,
+            (StuckFinding::NotProbed, before) => before.filter(|stuck| stuck.still_holds(inputs)),
+            (StuckFinding::Stuck { kind, permanent }, before) => {
                 let before = before
                     .filter(|before| before.kind.is_same(&kind) && before.still_holds(inputs));
                 Some(StuckSince {
@@ -112,25 +112,25 @@ impl StuckWatch {
         self.stuck.as_ref().map(|stuck| stuck.since)
     }
 
-    fn find(inputs: &StuckInputs<'_>) -> Finding {
+    fn find(inputs: &StuckInputs<'_>) -> StuckFinding {
         if !inputs.open {
-            return Finding::NotStuck;
+            return StuckFinding::NotStuck;
         }
         if let Depth::Unread { why, permanent } = inputs.depth {
             let why = why.to_owned();
-            return Finding::Stuck {
+            return StuckFinding::Stuck {
                 kind: StuckKind::Unread { why },
                 permanent,
             };
         }
         if inputs.expected == 0 || inputs.depth == Depth::Missing {
-            return Finding::NotStuck;
+            return StuckFinding::NotStuck;
         }
         if let Some(ConsumerRefusal { kind, why }) = inputs.refusal
             && inputs.consumers == 0
             && inputs.busy == 0
         {
-            return Finding::Stuck {
+            return StuckFinding::Stuck {
                 kind: StuckKind::Refused { why: why.clone() },
                 permanent: *kind == RefusalKind::Permanent,
             };
@@ -139,7 +139,7 @@ impl StuckWatch {
             Depth::Read {
                 ready: ready @ 1..,
                 consumers: 0,
-            } if inputs.programs > 0 => Finding::Stuck {
+            } if inputs.programs > 0 => StuckFinding::Stuck {
                 kind: StuckKind::Unconsumed {
                     ready,
                     programs: inputs.programs,
@@ -148,7 +148,7 @@ impl StuckWatch {
             },
             Depth::Read { ready, consumers } if ready > 0 && inputs.consumers > 0 => {
                 match inputs.busy {
-                    0 => Finding::Stuck {
+                    0 => StuckFinding::Stuck {
                         kind: StuckKind::Starved {
                             ready,
                             ours: inputs.consumers,
@@ -156,17 +156,17 @@ impl StuckWatch {
                         },
                         permanent: false,
                     },
-                    _ => Finding::NotStuck,
+                    _ => StuckFinding::NotStuck,
                 }
             }
-            Depth::Skipped => Finding::NotProbed,
-            _ => Finding::NotStuck,
+            Depth::Skipped => StuckFinding::NotProbed,
+            _ => StuckFinding::NotStuck,
         }
     }
 }
 
 /// The finding of one reconcile.
-enum Finding {
+enum StuckFinding {
     NotStuck,
     /// The queue was not probed. The earlier finding stays, unless the other facts end it.
     NotProbed,

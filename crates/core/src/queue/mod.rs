@@ -13,7 +13,7 @@ pub use self::{
     message::{
         HeaderValue, Headers, Message, NoRoute, Outgoing, Properties, RawTexts, UnreadValue,
     },
-    origin::{ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, Origin},
+    origin::{MessageOrigin, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY},
     size::{entry_size, header_size, short_texts_fit},
     spec::{QueueBinding, QueueKind, QueueSpec},
     trace_context::{TRACEPARENT, TRACESTATE, TraceContext},

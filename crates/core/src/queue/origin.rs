@@ -11,7 +11,7 @@ pub const ORIGINAL_ROUTING_KEY: &str = "x-tidegate-original-routing-key";
 
 /// Where a message was first published.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin<'a> {
+pub struct MessageOrigin<'a> {
     /// The exchange; empty for the default exchange.
     pub exchange: Cow<'a, str>,
     /// The routing key.
@@ -24,25 +24,27 @@ impl Message {
     ///
     /// The headers count only on a message that came through the default exchange, as every copy does. A message from
     /// a named exchange was published by another program, and its headers are ignored.
-    pub fn origin(&self) -> Origin<'_> {
-        self.copied_from().unwrap_or(Origin {
+    pub fn origin(&self) -> MessageOrigin<'_> {
+        self.copied_from().unwrap_or(MessageOrigin {
             exchange: self.exchange.as_str().into(),
             routing_key: self.routing_key.as_str().into(),
         })
     }
 
     /// The first publish that the headers of a copy name, or `None` if this is not a copy.
-    pub fn copied_from(&self) -> Option<Origin<'_>> {
+    pub fn copied_from(&self) -> Option<MessageOrigin<'_>> {
         // AMQP does not guarantee that these texts are UTF-8.
         let text = |name: &str| match self.headers.get(name) {
             Some(HeaderValue::Text(bytes)) => Some(String::from_utf8_lossy(bytes)),
             _ => None,
         };
         match (text(ORIGINAL_EXCHANGE), text(ORIGINAL_ROUTING_KEY)) {
-            (Some(exchange), Some(routing_key)) if self.exchange.is_empty() => Some(Origin {
-                exchange,
-                routing_key,
-            }),
+            (Some(exchange), Some(routing_key)) if self.exchange.is_empty() => {
+                Some(MessageOrigin {
+                    exchange,
+                    routing_key,
+                })
+            }
             _ => None,
         }
     }

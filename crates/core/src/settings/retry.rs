@@ -37,6 +37,7 @@ pub enum DeadLetter {
     /// As a confirmed copy to `<queue>.dead`.
     #[default]
     Queue,
-    /// By `basic.reject`. The message goes to the queue's own dead-letter exchange, and is lost if the queue has no such exchange.
+    /// By `basic.reject`. The message goes to the queue's own dead-letter exchange, and is lost if the queue has no such
+    /// exchange.
     Broker,
 }

@@ -14,20 +14,20 @@ use super::{
     cgroups,
     control::{DaemonControl, HandOverRequest},
     error::AppError,
-    instance::{self, Instance, LastJobs, Served, with_all_causes},
+    instance::{self, ClaimedInstance, LastJobs, Served, with_all_causes},
     orders::OrdersFile,
-    pools::Pools,
+    pools::PoolManagers,
     reload::{self, Reloader},
-    signals::Signals,
+    signals::DaemonSignals,
     state::{DaemonDecision, DaemonEvent, DaemonState, Ending},
 };
 use crate::{
     actions::Actions,
-    dead::DeadLetters,
+    dead::DeadLetterAccess,
     failures::{Events, Failures},
     guard,
-    history::History,
-    http::{api::Api, guard::Tokens, live::Live},
+    history::PoolHistory,
+    http::{api::Api, guard::Tokens, live::LiveStreams},
     lab::trials::Trials,
     management::Management,
     predecessors::Predecessors,
@@ -67,10 +67,10 @@ pub struct Options {
 }
 
 /// A daemon that is ready to start. It does not yet hold anything that only one supervisor may hold.
-pub struct Prepared {
+pub struct PreparedDaemon {
     settings: Settings,
     source: Source,
-    signals: Signals,
+    signals: DaemonSignals,
     tokens: Tokens,
     driver: Arc<dyn QueueDriver>,
     prometheus: Prometheus,
@@ -79,13 +79,13 @@ pub struct Prepared {
     otlp: Option<Otlp>,
 }
 
-impl std::fmt::Debug for Prepared {
+impl std::fmt::Debug for PreparedDaemon {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Prepared").finish_non_exhaustive()
+        f.debug_struct("PreparedDaemon").finish_non_exhaustive()
     }
 }
 
-impl Prepared {
+impl PreparedDaemon {
     /// Does each step that can fail and that needs nothing that another, running supervisor holds. Logs must be
     /// set up.
     ///
@@ -98,7 +98,7 @@ impl Prepared {
             otlp,
         } = options;
         // The first step, so that an early signal does not kill the process.
-        let signals = Signals::listen().map_err(AppError::Signals)?;
+        let signals = DaemonSignals::listen().map_err(AppError::Signals)?;
         for warning in &loaded.warnings {
             warn!(place = %warning.place, key = warning.key, "{}", warning.fix);
         }
@@ -146,7 +146,8 @@ impl Prepared {
             events_writer,
             otlp,
         } = self;
-        let taken = Instance::take_patiently(&settings.http, tokens, predecessor.is_some()).await;
+        let taken =
+            ClaimedInstance::take_patiently(&settings.http, tokens, predecessor.is_some()).await;
         let instance = match taken {
             Ok(instance) => instance,
             Err(error) => return Err(with_all_causes(error, &settings.http).await),
@@ -162,7 +163,7 @@ impl Prepared {
             .await
             .map_err(AppError::Cgroup)?;
 
-        let (specs, pools) = Pools::new(instance.identity()).plan(&settings.pools);
+        let (specs, pools) = PoolManagers::new(instance.identity()).plan(&settings.pools);
         let failures = Failures::default();
         let sink: Arc<dyn EventSink> = Arc::new(Events {
             file: events.clone(),
@@ -186,8 +187,8 @@ impl Prepared {
             reloads: reloads.clone(),
             predecessors: Predecessors::default(),
         };
-        let (live, feed) = Live::new(supervisor.clone(), view.clone());
-        let history = History::default();
+        let (live, feed) = LiveStreams::new(supervisor.clone(), view.clone());
+        let history = PoolHistory::default();
         let feeds = vec![
             tokio::spawn(feed),
             tokio::spawn(history.clone().keep(supervisor.clone(), failures.clone())),
@@ -197,7 +198,7 @@ impl Prepared {
             )),
             tokio::spawn((view.predecessors.clone()).keep(settings.http.state_dir.clone())),
         ];
-        let reloader = Reloader::new(reload::Inner {
+        let reloader = Reloader::new(reload::ReloadContext {
             supervisor: supervisor.clone(),
             source,
             lock,
@@ -221,7 +222,7 @@ impl Prepared {
             history,
             failures,
             actions: Actions::default(),
-            dead: DeadLetters::at(settings.broker.clone()),
+            dead: DeadLetterAccess::at(settings.broker.clone()),
             trials: Trials::new(settings.http.state_dir.clone()),
         };
         let mut daemon = Daemon {
@@ -285,7 +286,7 @@ impl Holding {
 impl Daemon {
     async fn follow(
         &mut self,
-        mut signals: Signals,
+        mut signals: DaemonSignals,
         mut takeovers: mpsc::Receiver<HandOverRequest>,
     ) -> Ending {
         let mut state = DaemonState::new();

@@ -18,7 +18,7 @@ use super::{error::AppError, obstacles::StartObstacles};
 use crate::{
     http::{
         api::Api,
-        guard::{Guard, Token, Tokens},
+        guard::{AccessRules, Token, Tokens},
         routes,
         server::Server,
         socket::{self, InstanceError, SocketFile},
@@ -41,14 +41,14 @@ const TOKEN_BYTES: u64 = 64 << 10;
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The locks and addresses that make this process the only supervisor here. Taken before anything runs.
-pub(super) struct Instance {
+pub(super) struct ClaimedInstance {
     pub(super) lock: InstanceLock,
-    tcp: Option<(TcpListener, Guard)>,
+    tcp: Option<(TcpListener, AccessRules)>,
     unix: UnixListener,
     socket_file: SocketFile,
 }
 
-impl Instance {
+impl ClaimedInstance {
     /// Takes lock, address and socket, but waits for a supervisor that is ending. A killed process keeps its files for
     /// a moment, and so does a supervisor that is being replaced. `successor`: that supervisor has said that it hands
     /// over.
@@ -97,7 +97,7 @@ impl Instance {
                 let failed = |source| AppError::Listen { listen, source };
                 let listener = TcpListener::bind(listen).await.map_err(failed)?;
                 let bound = listener.local_addr().map_err(failed)?;
-                Some((listener, Guard::new(bound, tokens)))
+                Some((listener, AccessRules::new(bound, tokens)))
             }
         };
         let (unix, socket_file) = socket::listen(&http.socket)?;
@@ -233,8 +233,8 @@ impl Served {
     }
 }
 
-/// The resources of a supervisor that has handed over: a lock that shows others that it is alive, and a socket that says which
-/// jobs it still runs.
+/// The resources of a supervisor that has handed over: a lock that shows others that it is alive, and a socket that says
+/// which jobs it still runs.
 pub(super) struct LastJobs {
     server: Server,
     /// `None` if the socket could not be made. The jobs are finished all the same.

@@ -21,7 +21,7 @@ mod signals;
 mod state;
 
 pub use self::{
-    daemon::{Options, Prepared},
+    daemon::{Options, PreparedDaemon},
     error::AppError,
     obstacles::StartObstacles,
     state::Ending,

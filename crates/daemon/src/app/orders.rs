@@ -48,7 +48,7 @@ enum UnreadableOrders {
 
 /// The content of the file.
 #[derive(Serialize, Deserialize)]
-struct Document<P> {
+struct OrdersDocument<P> {
     version: u32,
     pools: P,
 }
@@ -89,7 +89,7 @@ impl OrdersFile {
     }
 
     fn write(&self, orders: &AllOrders) -> io::Result<()> {
-        let document = Document {
+        let document = OrdersDocument {
             version: VERSION,
             pools: orders,
         };
@@ -131,7 +131,7 @@ fn read(path: &Path) -> Result<AllOrders, UnreadableOrders> {
         return Err(UnreadableOrders::TooLarge);
     }
     // The version is checked first, because the content of another version can have any form.
-    let document: Document<serde_json::Value> =
+    let document: OrdersDocument<serde_json::Value> =
         serde_json::from_slice(&bytes).map_err(UnreadableOrders::Format)?;
     if document.version != VERSION {
         return Err(UnreadableOrders::Version(document.version.into()));

@@ -10,13 +10,13 @@ use tidegate::{
 /// The runner managers of the running pools. They are kept so that a reload that does not change a pool's runners also
 /// keeps the runners themselves.
 #[derive(Debug)]
-pub(super) struct Pools {
+pub(super) struct PoolManagers {
     /// The owner of what runners leave outside this process.
     owner: Instance,
     current: Vec<(PoolConfig, Arc<dyn RunnerManager>)>,
 }
 
-impl Pools {
+impl PoolManagers {
     /// No pools yet.
     pub(super) fn new(owner: Instance) -> Self {
         Self {
@@ -58,7 +58,7 @@ pub(super) struct Changes {
     pub(super) changed: Vec<String>,
 }
 
-impl Pools {
+impl PoolManagers {
     /// The differences between these pools and the previous ones.
     pub(super) fn changes_since(&self, before: &Self) -> Changes {
         let find = |pools: &Self, name: &PoolName| {
@@ -100,7 +100,7 @@ mod tests {
         let state = tempfile::tempdir().expect("a folder");
         let lock = InstanceLock::take(state.path()).expect("a lock");
         let (before, pools) =
-            Pools::new(lock.instance().clone()).plan(&[pool("a", "one"), pool("b", "one")]);
+            PoolManagers::new(lock.instance().clone()).plan(&[pool("a", "one"), pool("b", "one")]);
         let mut changed = pool("a", "one");
         changed.pool.prefetch = 2;
         let (after, _) = pools.plan(&[pool("b", "two"), changed]);
@@ -113,7 +113,7 @@ mod tests {
     fn names_the_pools_that_a_reload_changed() {
         let state = tempfile::tempdir().expect("a folder");
         let lock = InstanceLock::take(state.path()).expect("a lock");
-        let none = Pools::new(lock.instance().clone());
+        let none = PoolManagers::new(lock.instance().clone());
         let before = none
             .plan(&[
                 pool("a", "one"),

@@ -6,7 +6,7 @@ use tracing::{error, info, warn};
 
 use super::{
     cgroups,
-    pools::{Changes, Pools},
+    pools::{Changes, PoolManagers},
 };
 use crate::{guard, reloads::Reloads, telemetry::events_file::EventsFile};
 use tidegate::{
@@ -18,10 +18,10 @@ use tidegate::{
 
 /// Reads the configuration again. Cheap to clone: all clones share their state.
 #[derive(Clone)]
-pub(super) struct Reloader(Arc<Inner>);
+pub(super) struct Reloader(Arc<ReloadContext>);
 
 /// The state that a reload needs.
-pub(super) struct Inner {
+pub(super) struct ReloadContext {
     pub(super) supervisor: Supervisor,
     pub(super) source: Source,
     /// Distinguishes this instance from others.
@@ -30,13 +30,13 @@ pub(super) struct Inner {
     pub(super) started: Settings,
     /// Written by one reload at a time. A reload holds the lock from before it reads the file, so the newest reading is
     /// applied last.
-    pub(super) pools: tokio::sync::Mutex<Pools>,
+    pub(super) pools: tokio::sync::Mutex<PoolManagers>,
     pub(super) events: Option<EventsFile>,
     pub(super) reloads: Reloads,
 }
 
 impl Reloader {
-    pub(super) fn new(inner: Inner) -> Self {
+    pub(super) fn new(inner: ReloadContext) -> Self {
         Self(Arc::new(inner))
     }
 
@@ -124,7 +124,7 @@ impl Reloader {
     }
 }
 
-impl Inner {
+impl ReloadContext {
     fn refused(&self, file: &str, why: Vec<String>) -> v1::Refusal {
         self.reloads.refused(file, why.clone());
         let count = counted(why.len(), "problem");

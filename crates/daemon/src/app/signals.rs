@@ -34,7 +34,7 @@ impl Signal {
 
 /// The signals of this process. Creating this value installs handlers, so these signals no longer kill the process.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(super) struct DaemonSignals {
     terminate: unix::Signal,
     interrupt: unix::Signal,
     quit: unix::Signal,
@@ -42,7 +42,7 @@ pub(super) struct Signals {
     dump: unix::Signal,
 }
 
-impl Signals {
+impl DaemonSignals {
     pub(super) fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: unix::signal(SignalKind::terminate())?,

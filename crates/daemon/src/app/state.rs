@@ -21,7 +21,7 @@ pub(super) enum DaemonEvent {
 
 /// The phase of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum DaemonPhase {
     Running,
     /// A successor has taken over. The running jobs have no deadline but their own.
     Finishing,
@@ -61,7 +61,7 @@ pub enum Ending {
 /// The state of the daemon, as far as its decisions need it.
 #[derive(Debug)]
 pub(super) struct DaemonState {
-    phase: Phase,
+    phase: DaemonPhase,
     interrupts: u32,
     is_reloading: bool,
     /// A HUP arrived during a reload. That reload may have read the file before the HUP.
@@ -71,7 +71,7 @@ pub(super) struct DaemonState {
 impl DaemonState {
     pub(super) fn new() -> Self {
         Self {
-            phase: Phase::Running,
+            phase: DaemonPhase::Running,
             interrupts: 0,
             is_reloading: false,
             wants_reload: false,
@@ -82,11 +82,13 @@ impl DaemonState {
         match event {
             DaemonEvent::Signal(signal) => self.signal(*signal),
             DaemonEvent::Takeover => match self.phase {
-                Phase::Running => {
-                    self.phase = Phase::Finishing;
+                DaemonPhase::Running => {
+                    self.phase = DaemonPhase::Finishing;
                     DaemonDecision::HandOver
                 }
-                Phase::Finishing | Phase::Draining | Phase::Stopping => DaemonDecision::Nothing,
+                DaemonPhase::Finishing | DaemonPhase::Draining | DaemonPhase::Stopping => {
+                    DaemonDecision::Nothing
+                }
             },
             DaemonEvent::Reloaded => {
                 self.is_reloading = false;
@@ -96,7 +98,9 @@ impl DaemonState {
                 }
             }
             // A stop ends the drain that it replaces. Only the result of the stop counts then.
-            DaemonEvent::Drained(_) if self.phase == Phase::Stopping => DaemonDecision::Nothing,
+            DaemonEvent::Drained(_) if self.phase == DaemonPhase::Stopping => {
+                DaemonDecision::Nothing
+            }
             DaemonEvent::Drained(Ok(_)) => ended(0),
             DaemonEvent::Drained(Err(error)) => ended(error.given_back()),
             DaemonEvent::Stopped(report) => ended(report.given_back),
@@ -105,8 +109,8 @@ impl DaemonState {
 
     /// The successor disconnected before it got the answer.
     pub(super) fn not_handed_over(&mut self) {
-        if self.phase == Phase::Finishing {
-            self.phase = Phase::Running;
+        if self.phase == DaemonPhase::Finishing {
+            self.phase = DaemonPhase::Running;
         }
     }
 
@@ -129,36 +133,38 @@ impl DaemonState {
 
     fn drain(&mut self) -> DaemonDecision {
         match self.phase {
-            Phase::Running | Phase::Finishing => {
-                self.phase = Phase::Draining;
+            DaemonPhase::Running | DaemonPhase::Finishing => {
+                self.phase = DaemonPhase::Draining;
                 DaemonDecision::Drain
             }
-            Phase::Draining | Phase::Stopping => DaemonDecision::Nothing,
+            DaemonPhase::Draining | DaemonPhase::Stopping => DaemonDecision::Nothing,
         }
     }
 
     fn stop(&mut self) -> DaemonDecision {
         match self.phase {
-            Phase::Running | Phase::Finishing | Phase::Draining => {
-                self.phase = Phase::Stopping;
+            DaemonPhase::Running | DaemonPhase::Finishing | DaemonPhase::Draining => {
+                self.phase = DaemonPhase::Stopping;
                 DaemonDecision::StopNow
             }
-            Phase::Stopping => DaemonDecision::Nothing,
+            DaemonPhase::Stopping => DaemonDecision::Nothing,
         }
     }
 
     fn reload(&mut self) -> DaemonDecision {
         match self.phase {
-            Phase::Running if self.is_reloading => {
+            DaemonPhase::Running if self.is_reloading => {
                 self.wants_reload = true;
                 DaemonDecision::Nothing
             }
-            Phase::Running => {
+            DaemonPhase::Running => {
                 self.is_reloading = true;
                 DaemonDecision::Reload
             }
             // While pools are ending, they get no new settings, and no new pools are started.
-            Phase::Finishing | Phase::Draining | Phase::Stopping => DaemonDecision::Nothing,
+            DaemonPhase::Finishing | DaemonPhase::Draining | DaemonPhase::Stopping => {
+                DaemonDecision::Nothing
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     management::{Management, ManagementError},
-    output::{Exit, Failure},
+    output::{CommandFailure, Exit},
 };
 use tidegate::{
     adapters::amqp::{AmqpDriver, QueueFacts, bulk::BulkPublisher},
@@ -68,7 +68,7 @@ struct CheckedPool<'s> {
 ///
 /// # Errors
 /// The broker is not reachable, or refuses the login.
-pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, Failure> {
+pub(super) async fn look(settings: &Settings) -> Result<BrokerReport, CommandFailure> {
     let driver = connect(&settings.broker).await?;
     let facts = driver.facts().await.unwrap_or_default();
     let pools: Vec<CheckedPool<'_>> = settings
@@ -151,13 +151,13 @@ async fn of_nodes(broker: &BrokerSettings) -> Vec<Finding> {
 ///
 /// # Errors
 /// The broker is not reachable, or refuses the login.
-pub(super) async fn connect(broker: &BrokerSettings) -> Result<Arc<AmqpDriver>, Failure> {
+pub(super) async fn connect(broker: &BrokerSettings) -> Result<Arc<AmqpDriver>, CommandFailure> {
     let driver = broker_driver(broker)
-        .map_err(|error| Failure::new(Exit::BadConfiguration, error).hint("see [broker]"))?;
+        .map_err(|error| CommandFailure::new(Exit::BadConfiguration, error).hint("see [broker]"))?;
     if let Err(error) = reach(&driver, CONNECT_TIMEOUT).await {
         driver.close().await;
         let error = anyhow::Error::new(error).context(format!("reach the broker {broker}"));
-        return Err(Failure::new(Exit::Unavailable, error)
+        return Err(CommandFailure::new(Exit::Unavailable, error)
             .hint("is it running, and are user, password and vhost in broker.url right?"));
     }
     Ok(driver)

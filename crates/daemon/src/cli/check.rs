@@ -15,7 +15,7 @@ use super::{
     runtime::block_on,
 };
 use crate::{
-    output::{self, Exit, Failure},
+    output::{self, CommandFailure, Exit},
     reference,
     telemetry::{logs, otlp},
 };
@@ -44,7 +44,7 @@ struct CheckReport {
     broker: Option<BrokerReport>,
 }
 
-pub(super) fn check(cli: &Cli, args: &CheckArgs) -> Result<Exit, Failure> {
+pub(super) fn check(cli: &Cli, args: &CheckArgs) -> Result<Exit, CommandFailure> {
     if args.reference {
         output::write(config::reference().as_bytes())?;
         return Ok(Exit::Ok);

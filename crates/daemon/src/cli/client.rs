@@ -9,10 +9,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use tokio::time;
 
-use super::supervisor::Supervisor;
+use super::supervisor::RemoteSupervisor;
 use crate::{
     exchange::{client, exchange},
-    output::{Exit, Failure},
+    output::{CommandFailure, Exit},
 };
 use tidegate::{api::v1, runner::BoxError};
 
@@ -50,7 +50,7 @@ pub(super) enum ClientError {
 
 /// Sends a GET request for `path`. `operation` is read after "failed to", in the error for a refusal.
 pub(super) async fn get<T: DeserializeOwned>(
-    supervisor: &Supervisor,
+    supervisor: &RemoteSupervisor,
     path: &str,
     operation: &'static str,
 ) -> Result<T, ClientError> {
@@ -67,7 +67,7 @@ pub(super) async fn get<T: DeserializeOwned>(
 
 /// Sends a request for an action at `path`, and waits up to `time_limit`. `operation` as for [`get`].
 pub(super) async fn act<T: DeserializeOwned>(
-    supervisor: &Supervisor,
+    supervisor: &RemoteSupervisor,
     method: Method,
     path: &str,
     body: &impl Serialize,
@@ -79,7 +79,7 @@ pub(super) async fn act<T: DeserializeOwned>(
 }
 
 async fn ask<T: DeserializeOwned>(
-    supervisor: &Supervisor,
+    supervisor: &RemoteSupervisor,
     method: Method,
     path: &str,
     body: Bytes,
@@ -147,7 +147,7 @@ fn not_connected(error: &(dyn Error + 'static)) -> Option<io::Error> {
     })
 }
 
-impl From<ClientError> for Failure {
+impl From<ClientError> for CommandFailure {
     fn from(error: ClientError) -> Self {
         let exit = match &error {
             ClientError::Connect { .. } | ClientError::Timeout(_) | ClientError::Talk(_) => {

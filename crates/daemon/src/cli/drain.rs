@@ -10,9 +10,9 @@ use super::{
     client,
     jobs::stop_each,
     steer::{TIMEOUT, line, names, path, with_as_before},
-    supervisor::{self, Supervisor},
+    supervisor::{self, RemoteSupervisor},
 };
-use crate::output::{self, Exit, Failure};
+use crate::output::{self, CommandFailure, Exit};
 use tidegate::{
     api::v1::{self, Steered},
     escape::Escaped,
@@ -26,7 +26,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long jobs may take to be given back after the deadline, while their runners have their grace.
 const ENDING: Duration = Duration::from_secs(600);
 
-pub(super) async fn drain(cli: &Cli, args: &DrainArgs) -> Result<Exit, Failure> {
+pub(super) async fn drain(cli: &Cli, args: &DrainArgs) -> Result<Exit, CommandFailure> {
     let supervisor = supervisor::find(cli, &args.pools.socket)?;
     let names = names(&supervisor, &args.pools).await?;
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout.0);
@@ -76,7 +76,7 @@ pub(super) async fn drain(cli: &Cli, args: &DrainArgs) -> Result<Exit, Failure> 
     let statuses = pools.iter().map(|pool| &pool.status);
     let busy: u32 = statuses.map(|status| status.runners.busy).sum();
     let what = format!("drain before the deadline: {}", jobs(busy));
-    Err(Failure::new(Exit::GivenBack, anyhow::anyhow!(what)).hint(
+    Err(CommandFailure::new(Exit::GivenBack, anyhow::anyhow!(what)).hint(
         "the pools take no messages until `tidegate resume`; `tidegate jobs` shows what still runs, and \
          --give-back stops it",
     ))
@@ -101,10 +101,10 @@ fn jobs(running: u32) -> String {
 
 /// Waits until the pools are empty, and shows the progress. Returns the pools that are not empty at the deadline.
 async fn watch(
-    supervisor: &Supervisor,
+    supervisor: &RemoteSupervisor,
     names: &[String],
     deadline: Option<Instant>,
-) -> Result<Vec<String>, Failure> {
+) -> Result<Vec<String>, CommandFailure> {
     let is_terminal = std::io::stderr().is_terminal();
     let mut shown = String::new();
     loop {
@@ -118,7 +118,7 @@ async fn watch(
                 "drain the pool {}: it was resumed meanwhile",
                 open.status.name
             );
-            return Err(Failure::new(Exit::Unexpected, anyhow::anyhow!(what)));
+            return Err(CommandFailure::new(Exit::Unexpected, anyhow::anyhow!(what)));
         }
         let left: Vec<&PoolStatus> = pools
             .iter()
@@ -168,7 +168,10 @@ fn progress(left: &[&PoolStatus]) -> String {
 }
 
 /// The current state of these pools.
-async fn pools(supervisor: &Supervisor, names: &[String]) -> Result<Vec<v1::Pool>, Failure> {
+async fn pools(
+    supervisor: &RemoteSupervisor,
+    names: &[String],
+) -> Result<Vec<v1::Pool>, CommandFailure> {
     let pools: Vec<v1::Pool> = client::get(supervisor, "/api/v1/pools", "read the pools").await?;
     let is_meant = |pool: &v1::Pool| names.iter().any(|name| name == pool.status.name.as_str());
     Ok(pools.into_iter().filter(is_meant).collect())

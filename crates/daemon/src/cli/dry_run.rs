@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     chart,
-    lab::{self, course::Course, table},
-    output::{self, Exit, Failure},
+    lab::{self, course::RunCourse, table},
+    output::{self, CommandFailure, Exit},
 };
 use tidegate::{
     api::v1::{PolicyChange, TrialDecision, TrialNow, TrialOnRecording, TrialRun},
@@ -144,14 +144,14 @@ fn rows(tried: &TrialOnRecording) -> Vec<[String; 3]> {
 }
 
 /// Draws both policies on the recording.
-pub(super) fn plot(file: &Path, change: &PolicyChange) -> Result<(), Failure> {
+pub(super) fn plot(file: &Path, change: &PolicyChange) -> Result<(), CommandFailure> {
     let Some(tried) = &change.recording else {
         output::tell(
             format!("{} is not drawn: nothing was simulated\n", file.display()).as_bytes(),
         );
         return Ok(());
     };
-    let course = |name: &str, run: &TrialRun| Course {
+    let course = |name: &str, run: &TrialRun| RunCourse {
         name: name.to_owned(),
         curve: run.curve.clone(),
     };
@@ -160,7 +160,7 @@ pub(super) fn plot(file: &Path, change: &PolicyChange) -> Result<(), Failure> {
     let picture = lab::chart::chart(&title, &courses, tried.assumed.target_s);
     chart::draw(file, &picture).map_err(|error| {
         let error = anyhow::Error::new(error).context(format!("draw {}", file.display()));
-        Failure::new(Exit::Unexpected, error)
+        CommandFailure::new(Exit::Unexpected, error)
     })?;
     output::tell_of_plot(file);
     Ok(())

@@ -9,12 +9,12 @@ use super::{
     args::{Cli, ExplainArgs, Format},
     client, supervisor,
 };
-use crate::output::{self, Exit, Failure};
+use crate::output::{self, CommandFailure, Exit};
 use tidegate::{api::v1::Explanation, escape::Escaped};
 
 const HEAD: Style = Style::new().bold();
 
-pub(super) async fn explain(cli: &Cli, args: &ExplainArgs) -> Result<Exit, Failure> {
+pub(super) async fn explain(cli: &Cli, args: &ExplainArgs) -> Result<Exit, CommandFailure> {
     let supervisor = supervisor::find(cli, &args.socket)?;
     let name = utf8_percent_encode(&args.pool, NON_ALPHANUMERIC);
     let path = format!("/api/v1/pools/{name}/explain");

@@ -9,7 +9,7 @@ use std::{
 
 use super::args::{Cli, init::InitArgs};
 use crate::{
-    output::{self, Exit, Failure},
+    output::{self, CommandFailure, Exit},
     reference,
 };
 use tidegate::{config, escape::Escaped};
@@ -23,12 +23,12 @@ const SCHEMA: &str = "tidegate.schema.json";
 /// Characters of a pool's name.
 const NAME_LENGTH: usize = 64;
 
-pub(super) fn init(cli: &Cli, args: &InitArgs) -> Result<Exit, Failure> {
+pub(super) fn init(cli: &Cli, args: &InitArgs) -> Result<Exit, CommandFailure> {
     let file = cli.config.clone().unwrap_or_else(|| PathBuf::from(FILE));
     write_new(&file, &text(args), args.url.is_some()).map_err(|error| {
         let is_there = error.kind() == io::ErrorKind::AlreadyExists;
         let context = format!("write {}", file.display());
-        let failure = Failure::new(Exit::Unexpected, anyhow::Error::new(error).context(context));
+        let failure = CommandFailure::new(Exit::Unexpected, anyhow::Error::new(error).context(context));
         match is_there {
             true => failure
                 .hint("the file is already there and was not changed; `--config OTHER.toml` writes another one"),

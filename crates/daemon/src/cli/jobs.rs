@@ -11,10 +11,10 @@ use super::{
     },
     client,
     steer::{TIMEOUT, no_such_pool, path},
-    supervisor::{self, Supervisor},
+    supervisor::{self, RemoteSupervisor},
     table::{Cell, Layout, cell},
 };
-use crate::output::{self, Exit, Failure};
+use crate::output::{self, CommandFailure, Exit};
 use tidegate::{
     api::v1::{self, Job, JobOfPool, StopJob, StoppedJobs},
     decide::PoolName,
@@ -23,7 +23,7 @@ use tidegate::{
     text::{counted, form_for},
 };
 
-pub(super) async fn jobs(cli: &Cli, args: &JobsArgs) -> Result<Exit, Failure> {
+pub(super) async fn jobs(cli: &Cli, args: &JobsArgs) -> Result<Exit, CommandFailure> {
     if let Some(JobsCommand::Stop(stopped)) = &args.command {
         return stop(cli, args, stopped).await;
     }
@@ -38,7 +38,7 @@ pub(super) async fn jobs(cli: &Cli, args: &JobsArgs) -> Result<Exit, Failure> {
 }
 
 /// Pool and socket may stand before the word `stop` or after it. Those after it win.
-async fn stop(cli: &Cli, before: &JobsArgs, args: &JobsStopArgs) -> Result<Exit, Failure> {
+async fn stop(cli: &Cli, before: &JobsArgs, args: &JobsStopArgs) -> Result<Exit, CommandFailure> {
     let socket = match args.socket.socket {
         Some(_) => &args.socket,
         None => &before.socket,
@@ -56,7 +56,7 @@ async fn stop(cli: &Cli, before: &JobsArgs, args: &JobsStopArgs) -> Result<Exit,
     if pools.is_empty() {
         let error = anyhow::anyhow!("find a running job with the id {}", args.id);
         let hint = "`tidegate jobs` shows those that run; it may have ended meanwhile";
-        return Err(Failure::new(Exit::Unexpected, error).hint(hint));
+        return Err(CommandFailure::new(Exit::Unexpected, error).hint(hint));
     }
     let mut stopped = 0;
     for pool in pools {
@@ -86,7 +86,7 @@ fn of_stop(stopped: usize, then: StopThen) -> String {
 }
 
 async fn stop_one(
-    supervisor: &Supervisor,
+    supervisor: &RemoteSupervisor,
     pool: &str,
     id: &str,
     then: StopThen,
@@ -107,10 +107,10 @@ async fn stop_one(
 
 /// Stops every running job of a pool, and returns their number.
 pub(super) async fn stop_each(
-    supervisor: &Supervisor,
+    supervisor: &RemoteSupervisor,
     pool: &str,
     then: StopThen,
-) -> Result<usize, Failure> {
+) -> Result<usize, CommandFailure> {
     let mut stopped = 0;
     // Those of a supervisor that has handed over are not this one's to drain.
     let own = |job: &Job| job.predecessor.is_none();
@@ -128,13 +128,13 @@ pub(super) async fn stop_each(
 }
 
 /// The running jobs of one pool or of all pools.
-async fn running(supervisor: &Supervisor, pool: Option<&str>) -> Result<Vec<Job>, Failure> {
+async fn running(supervisor: &RemoteSupervisor, pool: Option<&str>) -> Result<Vec<Job>, CommandFailure> {
     let pools = pools(supervisor, pool).await?;
     Ok(running_in(supervisor, &pools).await?)
 }
 
 /// One pool, or all pools.
-async fn pools(supervisor: &Supervisor, pool: Option<&str>) -> Result<Vec<PoolStatus>, Failure> {
+async fn pools(supervisor: &RemoteSupervisor, pool: Option<&str>) -> Result<Vec<PoolStatus>, CommandFailure> {
     let pools: Vec<v1::Pool> = client::get(supervisor, "/api/v1/pools", "read the pools").await?;
     let pools = pools.into_iter().map(|pool| pool.status);
     let meant: Vec<PoolStatus> = pools

@@ -11,14 +11,14 @@ use super::{
 };
 use crate::{
     load::{self, AskWorkers, LoadPlan, LoadShape, Until},
-    output::{self, Exit, Failure},
+    output::{self, CommandFailure, Exit},
 };
 use tidegate::{
     config::{self, BrokerSettings, BrokerUrl},
     run::chain,
 };
 
-pub(super) async fn load(cli: &Cli, args: &LoadArgs) -> Result<Exit, Failure> {
+pub(super) async fn load(cli: &Cli, args: &LoadArgs) -> Result<Exit, CommandFailure> {
     let plan = LoadPlan {
         broker: args.broker.settings(cli)?,
         queue: args.queue.as_str().into(),
@@ -51,7 +51,7 @@ pub(super) async fn load(cli: &Cli, args: &LoadArgs) -> Result<Exit, Failure> {
 
 /// # Errors
 /// The arguments name no end, or no rate for a shape that needs one.
-fn until(args: &LoadArgs) -> Result<Until, Failure> {
+fn until(args: &LoadArgs) -> Result<Until, CommandFailure> {
     let is_trace = matches!(args.shape, LoadShape::Trace(_));
     if args.rate.is_none() && !is_trace && args.shape != LoadShape::Steady {
         return Err(usage("spread a load over time without its rate")
@@ -67,14 +67,14 @@ fn until(args: &LoadArgs) -> Result<Until, Failure> {
     }
 }
 
-fn usage(what: &'static str) -> Failure {
-    Failure::new(Exit::Usage, anyhow::anyhow!(what))
+fn usage(what: &'static str) -> CommandFailure {
+    CommandFailure::new(Exit::Usage, anyhow::anyhow!(what))
 }
 
 impl BrokerArgs {
     /// The broker of --url, otherwise the one that `run` takes: the configuration's, or AMQP_URL if the configuration
     /// names none. Without a configuration: AMQP_URL, otherwise a broker on this machine.
-    pub(super) fn settings(&self, cli: &Cli) -> Result<BrokerSettings, Failure> {
+    pub(super) fn settings(&self, cli: &Cli) -> Result<BrokerSettings, CommandFailure> {
         let bare = |url: &str| BrokerSettings::from(BrokerUrl::new(url));
         if let Some(url) = &self.url {
             return Ok(bare(url));
@@ -90,7 +90,7 @@ impl BrokerArgs {
 }
 
 /// Asks the supervisor for the workers of the pools on the queue.
-async fn workers(cli: &Cli, args: &LoadArgs) -> Result<AskWorkers, Failure> {
+async fn workers(cli: &Cli, args: &LoadArgs) -> Result<AskWorkers, CommandFailure> {
     let supervisor = Arc::new(supervisor::find(cli, &args.socket)?);
     let queue: Arc<str> = args.queue.as_str().into();
     // Told before the load begins. The load itself needs no supervisor.

@@ -14,15 +14,15 @@ use clap_mangen::{
 };
 
 use super::args::Cli;
-use crate::output::{Exit, Failure};
+use crate::output::{CommandFailure, Exit};
 use tidegate::config;
 
 const MANUAL: &str = "tidegate";
 
-pub(super) fn man(directory: &Path) -> Result<Exit, Failure> {
+pub(super) fn man(directory: &Path) -> Result<Exit, CommandFailure> {
     write_all(directory)
         .with_context(|| format!("write the manual pages to {}", directory.display()))
-        .map_err(|error| Failure::new(Exit::Unexpected, error))?;
+        .map_err(|error| CommandFailure::new(Exit::Unexpected, error))?;
     Ok(Exit::Ok)
 }
 

@@ -42,7 +42,7 @@ pub(in crate::cli) struct Permissions {
 }
 
 /// A limit of a queue, and its origin.
-struct Limit {
+struct QueueLimit {
     value: u64,
     by: String,
 }
@@ -50,14 +50,14 @@ struct Limit {
 impl QueueDetails {
     /// The argument `x-<name>`, or the value of a policy. If both are set, the lower one, which is also the broker's
     /// rule.
-    fn limit(&self, name: &str) -> Option<Limit> {
+    fn limit(&self, name: &str) -> Option<QueueLimit> {
         let argument = self.arguments.get(&format!("x-{name}"));
-        let argument = argument.and_then(Value::as_u64).map(|value| Limit {
+        let argument = argument.and_then(Value::as_u64).map(|value| QueueLimit {
             value,
             by: format!("its argument x-{name}"),
         });
         let policy = self.effective_policy_definition.get(name);
-        let policy = policy.and_then(Value::as_u64).map(|value| Limit {
+        let policy = policy.and_then(Value::as_u64).map(|value| QueueLimit {
             value,
             by: self.policies(),
         });
@@ -129,7 +129,7 @@ pub(in crate::cli) fn of_queue(
     say(severity, what);
 
     if taker == Taker::Workers
-        && let Some(Limit { value, by }) = details.limit("consumer-timeout")
+        && let Some(QueueLimit { value, by }) = details.limit("consumer-timeout")
     {
         let timeout = Duration::from_millis(value);
         let (shown, deadline) = (short_duration(timeout), short_duration(pool.ack_deadline));
@@ -158,7 +158,7 @@ pub(in crate::cli) fn of_queue(
             ),
         );
     }
-    if let Some(Limit { value, by }) = details.limit("expires") {
+    if let Some(QueueLimit { value, by }) = details.limit("expires") {
         say(
             Severity::Warning,
             format!(
@@ -186,7 +186,7 @@ pub(in crate::cli) fn of_queue(
         );
     }
     if taker == Taker::Workers
-        && let Some(Limit { value, by }) = details.limit("delivery-limit")
+        && let Some(QueueLimit { value, by }) = details.limit("delivery-limit")
     {
         // A give-back is a copy, and a message that was returned is replaced with a fresh copy. So a message has the
         // returns of one connection loss only, at most one for each channel.

@@ -47,10 +47,10 @@ use self::{
     runtime::block_on,
 };
 use crate::{
-    app::{self, Ending, Prepared},
+    app::{self, Ending, PreparedDaemon},
     demo,
     guard::{self, Role},
-    output::{self, Exit, Failure},
+    output::{self, CommandFailure, Exit},
     reference,
     telemetry::{
         logs::{self, LogsError, Verbosity},
@@ -107,7 +107,7 @@ fn never_wait() {
     let _ = stderr::start();
 }
 
-fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
+fn dispatch(cli: &Cli) -> Result<ExitCode, CommandFailure> {
     let exit = match &cli.command {
         Command::Run(args) => {
             guard::conceal();
@@ -148,14 +148,14 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Dead(args) => block_on(dead::dead(cli, args))??,
         Command::Completions { shell } => {
             let script = complete::script(*shell).context("make the completions");
-            let script = script.map_err(|error| Failure::new(Exit::Unexpected, error))?;
+            let script = script.map_err(|error| CommandFailure::new(Exit::Unexpected, error))?;
             output::write(&script)?;
             Exit::Ok
         }
         Command::Docs { directory } => {
             let what = || format!("write the reference pages to {}", directory.display());
             let written = reference::write(directory).with_context(what);
-            written.map_err(|error| Failure::new(Exit::Unexpected, error))?;
+            written.map_err(|error| CommandFailure::new(Exit::Unexpected, error))?;
             Exit::Ok
         }
         Command::Man { directory } => man::man(directory)?,
@@ -163,7 +163,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
     Ok(exit.into())
 }
 
-fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, Failure> {
+fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, CommandFailure> {
     let (source, loaded) = load(cli)?;
     let not_built: Problems = otlp::inspect(&loaded).into_iter().collect();
     if !not_built.is_empty() {
@@ -178,7 +178,7 @@ fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, Failure> {
         .map_or(loaded.settings.log.format, Into::into);
     // Before the threads of the runtime: the subscriber is made of it.
     let otlp = loaded.settings.otlp.as_ref().map(Otlp::start).transpose();
-    let otlp = otlp.map_err(|error| Failure::new(Exit::Unexpected, error))?;
+    let otlp = otlp.map_err(|error| CommandFailure::new(Exit::Unexpected, error))?;
     init_logs(format, Verbosity::Normal, otlp.as_ref())?;
     let options = app::Options {
         loaded,
@@ -186,12 +186,12 @@ fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, Failure> {
         otlp,
     };
     let run = async {
-        let prepared = Prepared::new(options)?;
+        let prepared = PreparedDaemon::new(options)?;
         let predecessor = match args.takeover {
             true => Some(takeover::ask(&prepared.settings().http).await?),
             false => None,
         };
-        Ok::<_, Failure>(prepared.run(predecessor).await?)
+        Ok::<_, CommandFailure>(prepared.run(predecessor).await?)
     };
     match block_on(run)?? {
         Ending::Clean => Ok(Exit::Ok),
@@ -199,25 +199,29 @@ fn run(cli: &Cli, args: &RunArgs) -> Result<Exit, Failure> {
     }
 }
 
-fn demo() -> Result<Exit, Failure> {
+fn demo() -> Result<Exit, CommandFailure> {
     init_logs(LogFormat::Human, Verbosity::Quiet, None)?;
     block_on(demo::run())?
 }
 
-fn init_logs(format: LogFormat, verbosity: Verbosity, otlp: Option<&Otlp>) -> Result<(), Failure> {
+fn init_logs(
+    format: LogFormat,
+    verbosity: Verbosity,
+    otlp: Option<&Otlp>,
+) -> Result<(), CommandFailure> {
     logs::init(format, verbosity, otlp).map_err(|error| {
         let hint = "write off, error, warn, info, debug or trace, or a list with targets of their own: \
                     info,tidegate::run=debug";
         match error {
             LogsError::Filter { .. } | LogsError::Word { .. } => {
-                Failure::new(Exit::BadConfiguration, error).hint(hint)
+                CommandFailure::new(Exit::BadConfiguration, error).hint(hint)
             }
-            error => Failure::new(Exit::Unexpected, error),
+            error => CommandFailure::new(Exit::Unexpected, error),
         }
     })
 }
 
-impl From<guard::GuardError> for Failure {
+impl From<guard::GuardError> for CommandFailure {
     fn from(error: guard::GuardError) -> Self {
         Self::new(Exit::Unexpected, error).hint(
             "--no-guard runs without one; then a supervisor that is killed leaves its jobs running",
@@ -225,7 +229,7 @@ impl From<guard::GuardError> for Failure {
     }
 }
 
-impl From<app::AppError> for Failure {
+impl From<app::AppError> for CommandFailure {
     fn from(error: app::AppError) -> Self {
         use app::AppError as E;
 

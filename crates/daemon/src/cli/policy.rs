@@ -5,7 +5,7 @@ use std::{fmt::Write, path::Path};
 use anstyle::{AnsiColor, Style};
 use anyhow::Context;
 use hyper::Method;
-use serde_json::{Map, Value};
+use serde::Deserialize;
 
 use super::{
     args::{
@@ -15,15 +15,15 @@ use super::{
     client::{self, ClientError},
     dry_run,
     steer::{TIMEOUT, path},
-    supervisor::{self, Supervisor},
+    supervisor::{self, RemoteSupervisor},
     table::DIM,
 };
 use crate::{
     input::text_of,
-    output::{self, Exit, Failure},
+    output::{self, CommandFailure, Exit},
 };
 use tidegate::{
-    api::v1::{Outlook, PolicyAct, PolicyChange, PolicyView},
+    api::v1::{Outlook, PolicyAct, PolicyChange, PolicyKeys, PolicyValue, PolicyView},
     config::Origin,
     escape::Escaped,
     text::{counted, time},
@@ -37,7 +37,7 @@ const POLICY_BYTES: u64 = 1 << 20;
 /// Keys of `scaling`, which can be written without the name of their table.
 const OF_SCALING: [&str; 4] = ["up_step", "down_window", "down_step", "churn"];
 
-pub(super) async fn policy(cli: &Cli, args: &PolicyArgs) -> Result<Exit, Failure> {
+pub(super) async fn policy(cli: &Cli, args: &PolicyArgs) -> Result<Exit, CommandFailure> {
     match &args.command {
         PolicyCommand::Show(args) => {
             let supervisor = supervisor::find(cli, &args.socket)?;
@@ -70,7 +70,7 @@ pub(super) async fn policy(cli: &Cli, args: &PolicyArgs) -> Result<Exit, Failure
         }
         PolicyCommand::Reset(args) => {
             let supervisor = supervisor::find(cli, &args.socket)?;
-            let (none, operation) = (Map::new(), "reset the policy");
+            let (none, operation) = (PolicyKeys::default(), "reset the policy");
             let (method, pool) = (Method::DELETE, &args.pool);
             change(
                 cli,
@@ -88,13 +88,13 @@ pub(super) async fn policy(cli: &Cli, args: &PolicyArgs) -> Result<Exit, Failure
 
 async fn change(
     cli: &Cli,
-    supervisor: &Supervisor,
+    supervisor: &RemoteSupervisor,
     method: Method,
     pool: &str,
-    body: &Map<String, Value>,
+    body: &PolicyKeys,
     trial: &DryRunArgs,
     operation: &'static str,
-) -> Result<Exit, Failure> {
+) -> Result<Exit, CommandFailure> {
     let patience = match trial.dry_run {
         true => dry_run::PATIENCE,
         false => TIMEOUT,
@@ -126,36 +126,31 @@ async fn change(
 }
 
 /// The keys of the command line, which override the keys of the file.
-fn body(args: &PolicySetArgs) -> Result<Map<String, Value>, Failure> {
-    let mut body = Map::new();
+fn body(args: &PolicySetArgs) -> Result<PolicyKeys, CommandFailure> {
+    let mut body = PolicyKeys::default();
     if let Some(file) = &args.file {
         body = from_file(file)?;
     }
     for pair in &args.keys {
         let Some((key, value)) = pair.split_once('=') else {
             let error = anyhow::anyhow!("parse {pair:?} as KEY=VALUE");
-            return Err(Failure::new(Exit::Usage, error).hint("jobs_per_worker=2, for example"));
+            return Err(
+                CommandFailure::new(Exit::Usage, error).hint("jobs_per_worker=2, for example")
+            );
         };
         let (table, name) = match key.trim().split_once('.') {
             Some((table, name)) => (table, name),
             None if OF_SCALING.contains(&key.trim()) => ("scaling", key.trim()),
             None => ("policy", key.trim()),
         };
-        let inner = body.entry(table).or_insert_with(|| Map::new().into());
-        match inner.as_object_mut() {
-            Some(inner) => drop(inner.insert(name.to_owned(), value_of(value)?)),
-            None => {
-                let error = anyhow::anyhow!("use {key} as a key: {table} is not a table");
-                return Err(Failure::new(Exit::Usage, error));
-            }
-        }
+        body.table(table).insert(name.to_owned(), value_of(value)?);
     }
     Ok(body)
 }
 
 /// The keys of a file, each in its table.
-fn from_file(file: &Path) -> Result<Map<String, Value>, Failure> {
-    let bad = |error: anyhow::Error| Failure::new(Exit::BadConfiguration, error);
+fn from_file(file: &Path) -> Result<PolicyKeys, CommandFailure> {
+    let bad = |error: anyhow::Error| CommandFailure::new(Exit::BadConfiguration, error);
     let text = text_of(file, POLICY_BYTES)
         .with_context(|| format!("read {}", file.display()))
         .map_err(bad)?;
@@ -163,40 +158,37 @@ fn from_file(file: &Path) -> Result<Map<String, Value>, Failure> {
         .parse()
         .with_context(|| format!("read {} as TOML", file.display()))
         .map_err(bad)?;
-    let mut body = Map::new();
+    let mut body = PolicyKeys::default();
     for (key, value) in table {
         let value = json_of(value).map_err(bad)?;
-        let table = match key.as_str() {
-            "policy" | "scaling" if value.is_object() => {
-                let inner = body.entry(key).or_insert_with(|| Map::new().into());
-                if let (Some(inner), Value::Object(keys)) = (inner.as_object_mut(), value) {
-                    inner.extend(keys);
-                }
-                continue;
+        match (key.as_str(), value) {
+            ("policy" | "scaling", PolicyValue::Table(keys)) => body.table(&key).extend(keys),
+            (name, value) => {
+                let table = match OF_SCALING.contains(&name) {
+                    true => "scaling",
+                    false => "policy",
+                };
+                body.table(table).insert(key, value);
             }
-            key if OF_SCALING.contains(&key) => "scaling",
-            _ => "policy",
-        };
-        let inner = body.entry(table).or_insert_with(|| Map::new().into());
-        if let Some(inner) = inner.as_object_mut() {
-            inner.insert(key, value);
         }
     }
     Ok(body)
 }
 
 /// A value from the command line: TOML, otherwise a string without quotes.
-fn value_of(text: &str) -> Result<Value, Failure> {
+fn value_of(text: &str) -> Result<PolicyValue, CommandFailure> {
     let parsed: Option<toml::Table> = format!("value = {text}").parse().ok();
     let parsed = parsed.filter(|table| table.len() == 1);
     match parsed.and_then(|mut table| table.remove("value")) {
-        Some(value) => json_of(value).map_err(|error| Failure::new(Exit::Usage, error)),
-        None => Ok(Value::String(text.to_owned())),
+        Some(value) => json_of(value).map_err(|error| CommandFailure::new(Exit::Usage, error)),
+        None => Ok(PolicyValue::Text(text.to_owned())),
     }
 }
 
-fn json_of(value: toml::Value) -> anyhow::Result<Value> {
-    serde_json::to_value(value).context("convert a value that JSON does not have")
+fn json_of(value: toml::Value) -> anyhow::Result<PolicyValue> {
+    let json = serde_json::to_value(value);
+    json.and_then(PolicyValue::deserialize)
+        .context("convert a value that JSON does not have")
 }
 
 /// The policy as TOML that `set --file` accepts. A comment after each key shows its origin.
@@ -317,9 +309,10 @@ mod tests {
             "policy": {"kind": "fixed", "workers": 5, "max": 9},
             "scaling": {"down_window": "30s", "up_step": 3},
         });
-        assert_eq!(Value::Object(body), wanted);
+        assert_eq!(serde_json::to_value(&body).unwrap(), wanted);
         let steps = super::body(&args(&["steps=[[1, 1], [100, 10]]"], None)).unwrap();
-        assert_eq!(steps["policy"]["steps"], json!([[1, 1], [100, 10]]));
+        let wanted = json!({"policy": {"steps": [[1, 1], [100, 10]]}});
+        assert_eq!(serde_json::to_value(&steps).unwrap(), wanted);
         let failure = super::body(&args(&["max"], None)).unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
     }
@@ -336,7 +329,7 @@ mod tests {
             let body = body(&args(&["max=9"], Some(&file))).unwrap();
             let wanted =
                 json!({"policy": {"jobs_per_worker": 2, "max": 9}, "scaling": {"up_step": 4}});
-            assert_eq!(Value::Object(body), wanted);
+            assert_eq!(serde_json::to_value(&body).unwrap(), wanted);
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
         publisher::{Ids, Outlet, message},
         unreachable,
     },
-    output::{self, Exit, Failure},
+    output::{self, CommandFailure, Exit},
 };
 use tidegate::{
     adapters::amqp::bulk::BulkPublisher,
@@ -40,7 +40,7 @@ struct Published<'a> {
     bytes: usize,
 }
 
-pub(super) async fn publish(cli: &Cli, args: &PublishArgs) -> Result<Exit, Failure> {
+pub(super) async fn publish(cli: &Cli, args: &PublishArgs) -> Result<Exit, CommandFailure> {
     let settings = args.broker.settings(cli)?;
     let body = bytes::Bytes::from(body(&args.file)?);
     let publisher = BulkPublisher::connect(&settings, "publish")
@@ -73,7 +73,7 @@ pub(super) async fn publish(cli: &Cli, args: &PublishArgs) -> Result<Exit, Failu
             _ => None,
         };
         let error = anyhow::Error::new(error).context(format!("publish to {}", args.queue));
-        let failure = Failure::new(Exit::Unexpected, error);
+        let failure = CommandFailure::new(Exit::Unexpected, error);
         match hint {
             Some(hint) => failure.hint(hint),
             None => failure,
@@ -102,7 +102,7 @@ pub(super) async fn publish(cli: &Cli, args: &PublishArgs) -> Result<Exit, Failu
     Ok(Exit::Ok)
 }
 
-fn body(file: &Path) -> Result<Vec<u8>, Failure> {
+fn body(file: &Path) -> Result<Vec<u8>, CommandFailure> {
     let mut body = Vec::new();
     let read = if file == Path::new("-") {
         if io::stdin().is_terminal() {
@@ -118,10 +118,12 @@ fn body(file: &Path) -> Result<Vec<u8>, Failure> {
             .and_then(|open| open.take(MAX_BODY + 1).read_to_end(&mut body))
             .with_context(|| format!("read the message from {}", file.display()))
     };
-    read.map_err(|error| Failure::new(Exit::Unexpected, error))?;
+    read.map_err(|error| CommandFailure::new(Exit::Unexpected, error))?;
     if body.len() as u64 > MAX_BODY {
         let error = anyhow::anyhow!("read the message: it is longer than 128 MiB");
-        return Err(Failure::new(Exit::Unexpected, error).hint("no broker takes one that long"));
+        return Err(
+            CommandFailure::new(Exit::Unexpected, error).hint("no broker takes one that long")
+        );
     }
     Ok(body)
 }

@@ -20,13 +20,13 @@ use super::{
     args::{Cli, record::RecordArgs},
     client, supervisor,
 };
-use crate::output::{self, Exit, Failure};
+use crate::output::{self, CommandFailure, Exit};
 use tidegate::api::v1::Explanation;
 
 /// Time between two lines.
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
-pub(super) async fn record(cli: &Cli, args: &RecordArgs) -> Result<Exit, Failure> {
+pub(super) async fn record(cli: &Cli, args: &RecordArgs) -> Result<Exit, CommandFailure> {
     let supervisor = supervisor::find(cli, &args.socket)?;
     let name = utf8_percent_encode(&args.pool, NON_ALPHANUMERIC);
     let path = format!("/api/v1/pools/{name}/explain");
@@ -119,20 +119,20 @@ fn line(from: Timestamp, arrivals: u64) -> String {
     format!("{from},{arrivals}\n")
 }
 
-fn open(path: &Path) -> Result<Box<dyn Write>, Failure> {
+fn open(path: &Path) -> Result<Box<dyn Write>, CommandFailure> {
     if path == Path::new("-") {
         return Ok(Box::new(io::stdout()));
     }
     let file = File::create(path).with_context(|| format!("create {}", path.display()));
-    let file = file.map_err(|error| Failure::new(Exit::Unexpected, error))?;
+    let file = file.map_err(|error| CommandFailure::new(Exit::Unexpected, error))?;
     Ok(Box::new(file))
 }
 
 /// Writes a line at once, so that a recording that is killed keeps what it has.
-fn write(path: &Path, file: &mut dyn Write, line: &str) -> Result<(), Failure> {
+fn write(path: &Path, file: &mut dyn Write, line: &str) -> Result<(), CommandFailure> {
     let written = file.write_all(line.as_bytes()).and_then(|()| file.flush());
     let written = written.with_context(|| format!("write {}", path.display()));
-    written.map_err(|error| Failure::new(Exit::Unexpected, error))
+    written.map_err(|error| CommandFailure::new(Exit::Unexpected, error))
 }
 
 #[cfg(test)]

@@ -2,15 +2,15 @@
 
 use anyhow::Context;
 
-use crate::output::{Exit, Failure};
+use crate::output::{CommandFailure, Exit};
 
 /// Runs a command to its end.
-pub(super) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+pub(super) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, CommandFailure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("start the runtime")
-        .map_err(|error| Failure::new(Exit::Unexpected, error))?;
+        .map_err(|error| CommandFailure::new(Exit::Unexpected, error))?;
     let done = runtime.block_on(work);
     // The process ends now. lapin's own thread may be waiting for a task. If the runtime ended first, that thread would
     // panic and print this on standard error.

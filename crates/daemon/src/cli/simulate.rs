@@ -15,11 +15,11 @@ use super::{
 };
 use crate::{
     chart,
-    lab::{self, course::Course, table},
-    output::{self, Exit, Failure},
+    lab::{self, course::RunCourse, table},
+    output::{self, CommandFailure, Exit},
 };
 use tidegate::{decide::Decision, escape::Escaped, text::noun_for};
-use tidegate_sim::{Contender, Report, Run, Workload, simulate as run};
+use tidegate_sim::{Contender, Report, SimulatedRun, Workload, simulate as run};
 
 /// The form of the contract.
 #[derive(Debug, Serialize)]
@@ -43,24 +43,24 @@ struct DecisionLine<'d> {
     decision: &'d Decision,
 }
 
-pub(super) fn simulate(cli: &Cli, args: &SimulateArgs) -> Result<Exit, Failure> {
+pub(super) fn simulate(cli: &Cli, args: &SimulateArgs) -> Result<Exit, CommandFailure> {
     let workload = args.traffic.workload()?;
     let contenders = contenders(cli, args)?;
     let runs = match &args.decisions {
         Some(file) => with_decisions(file, &workload, &contenders).map_err(|error| {
             let error = anyhow::Error::new(error).context(format!("write {}", file.display()));
-            Failure::new(Exit::Unexpected, error)
+            CommandFailure::new(Exit::Unexpected, error)
         })?,
         None => lab::compare(&workload, &contenders),
     };
     let title = title(args, &runs);
     if let Some(file) = &args.plot {
-        let courses: Vec<Course> = runs.iter().map(Course::of).collect();
+        let courses: Vec<RunCourse> = runs.iter().map(RunCourse::of).collect();
         let target = workload.target.as_secs_f64();
         let picture = lab::chart::chart(&title, &courses, Some(target));
         chart::draw(file, &picture).map_err(|error| {
             let error = anyhow::Error::new(error).context(format!("draw {}", file.display()));
-            Failure::new(Exit::Unexpected, error)
+            CommandFailure::new(Exit::Unexpected, error)
         })?;
         output::tell_of_plot(file);
     }
@@ -80,7 +80,7 @@ pub(super) fn simulate(cli: &Cli, args: &SimulateArgs) -> Result<Exit, Failure> 
     Ok(Exit::Ok)
 }
 
-fn contenders(cli: &Cli, args: &SimulateArgs) -> Result<Vec<Contender>, Failure> {
+fn contenders(cli: &Cli, args: &SimulateArgs) -> Result<Vec<Contender>, CommandFailure> {
     let named = args.sources.iter().map(|text| Some(text.as_str()));
     let texts: Vec<Option<&str>> = match args.sources.is_empty() {
         true => vec![None],
@@ -110,7 +110,7 @@ fn with_decisions(
     file: &Path,
     workload: &Workload,
     contenders: &[Contender],
-) -> std::io::Result<Vec<Run>> {
+) -> std::io::Result<Vec<SimulatedRun>> {
     let mut out = BufWriter::new(File::create(file)?);
     let mut runs = Vec::new();
     for contender in contenders {
@@ -136,7 +136,7 @@ fn with_decisions(
     Ok(runs)
 }
 
-fn title(args: &SimulateArgs, runs: &[Run]) -> String {
+fn title(args: &SimulateArgs, runs: &[SimulatedRun]) -> String {
     let jobs = runs.first().map_or(0, |run| run.report.jobs);
     let traffic = &args.traffic;
     format!(
@@ -159,7 +159,7 @@ fn max_workers(contender: &Contender) -> Option<u32> {
     }
 }
 
-fn text(title: &str, runs: &[Run], contenders: &[Contender]) -> String {
+fn text(title: &str, runs: &[SimulatedRun], contenders: &[Contender]) -> String {
     let rows: Vec<Vec<Cell>> = runs
         .iter()
         .map(|run| {

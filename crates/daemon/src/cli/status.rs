@@ -11,7 +11,7 @@ use hyper::StatusCode;
 use super::{
     args::{Cli, Format, status::StatusArgs},
     client::{self, ClientError},
-    supervisor::{self, Supervisor},
+    supervisor::{self, RemoteSupervisor},
     table::{Cell, DIM, Layout, cell},
 };
 use crate::output::{self, Exit};
@@ -24,7 +24,7 @@ use tidegate::{
 
 const REFUSED: Style = AnsiColor::Red.on_default().bold();
 
-pub(super) async fn status(cli: &Cli, args: &StatusArgs) -> Result<Exit, output::Failure> {
+pub(super) async fn status(cli: &Cli, args: &StatusArgs) -> Result<Exit, output::CommandFailure> {
     let supervisor = supervisor::find(cli, &args.socket)?;
     let seen = read_all(&supervisor).await?;
     match cli.format {
@@ -56,7 +56,7 @@ pub(super) async fn read_all(supervisor: &Supervisor) -> Result<SeenPools, Clien
 }
 
 /// Asks the supervisor for its pools.
-pub(super) async fn read(supervisor: &Supervisor) -> Result<Vec<v1::Pool>, ClientError> {
+pub(super) async fn read(supervisor: &RemoteSupervisor) -> Result<Vec<v1::Pool>, ClientError> {
     client::get(supervisor, "/api/v1/pools", "read the pools").await
 }
 

@@ -12,9 +12,9 @@ use super::{
         steer::{FlushArgs, PauseArgs, PoolsArgs, ReloadArgs, ResumeArgs, ScaleArgs},
     },
     client::{self, ClientError},
-    supervisor::{self, Supervisor},
+    supervisor::{self, RemoteSupervisor},
 };
-use crate::output::{self, Exit, Failure};
+use crate::output::{self, CommandFailure, Exit};
 use tidegate::{
     api::v1::{self, Reloaded, Steered, Workers},
     escape::Escaped,
@@ -27,7 +27,7 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time for a reload: old cgroups of jobs may have to be removed first.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
-pub(super) async fn pause(cli: &Cli, args: &PauseArgs) -> Result<Exit, Failure> {
+pub(super) async fn pause(cli: &Cli, args: &PauseArgs) -> Result<Exit, CommandFailure> {
     let body = v1::Pause {
         span: args.span,
         shrinking: args.shrinking,
@@ -42,7 +42,7 @@ pub(super) async fn pause(cli: &Cli, args: &PauseArgs) -> Result<Exit, Failure> 
     each(cli, &args.pools, "pause", &body, done).await
 }
 
-pub(super) async fn resume(cli: &Cli, args: &ResumeArgs) -> Result<Exit, Failure> {
+pub(super) async fn resume(cli: &Cli, args: &ResumeArgs) -> Result<Exit, CommandFailure> {
     let body = v1::Resume {
         shrinking: args.shrinking,
     };
@@ -55,7 +55,7 @@ pub(super) async fn resume(cli: &Cli, args: &ResumeArgs) -> Result<Exit, Failure
     each(cli, &args.pools, "resume", &body, done).await
 }
 
-pub(super) async fn flush(cli: &Cli, args: &FlushArgs) -> Result<Exit, Failure> {
+pub(super) async fn flush(cli: &Cli, args: &FlushArgs) -> Result<Exit, CommandFailure> {
     let body = v1::Flush { busy: args.busy };
     each(cli, &args.pools, "flush", &body, |steered| {
         of_flush(steered, args.busy)
@@ -93,7 +93,7 @@ fn of_flushed_programs(told: u64, busy: bool) -> String {
     }
 }
 
-pub(super) async fn scale(cli: &Cli, args: &ScaleArgs) -> Result<Exit, Failure> {
+pub(super) async fn scale(cli: &Cli, args: &ScaleArgs) -> Result<Exit, CommandFailure> {
     let supervisor = supervisor::find(cli, &args.socket)?;
     let path = path(&args.pool, "scale");
     let body = v1::Scale {
@@ -123,7 +123,7 @@ pub(super) async fn scale(cli: &Cli, args: &ScaleArgs) -> Result<Exit, Failure> 
     Ok(Exit::Ok)
 }
 
-pub(super) async fn reload(cli: &Cli, args: &ReloadArgs) -> Result<Exit, Failure> {
+pub(super) async fn reload(cli: &Cli, args: &ReloadArgs) -> Result<Exit, CommandFailure> {
     let supervisor = supervisor::find(cli, &args.socket)?;
     let (path, operation) = ("/api/v1/reload", "reload the configuration");
     let body = v1::Nothing {};
@@ -192,7 +192,7 @@ async fn each(
     act: &'static str,
     body: &impl Serialize,
     done: impl Fn(&Steered) -> String,
-) -> Result<Exit, Failure> {
+) -> Result<Exit, CommandFailure> {
     let supervisor = supervisor::find(cli, &pools.socket)?;
     let mut all = Vec::new();
     for name in names(&supervisor, pools).await? {
@@ -213,9 +213,9 @@ async fn each(
 
 /// The names of the pools. If the supervisor does not know one of them, no order is given at all.
 pub(super) async fn names(
-    supervisor: &Supervisor,
+    supervisor: &RemoteSupervisor,
     args: &PoolsArgs,
-) -> Result<Vec<String>, Failure> {
+) -> Result<Vec<String>, CommandFailure> {
     let pools: Vec<v1::Pool> = client::get(supervisor, "/api/v1/pools", "read the pools").await?;
     let known = pools.into_iter().map(|pool| pool.status.name.to_string());
     let known: Vec<String> = known.collect();
@@ -229,9 +229,9 @@ pub(super) async fn names(
 }
 
 /// The failure for an unknown pool.
-pub(super) fn no_such_pool(name: &str) -> Failure {
+pub(super) fn no_such_pool(name: &str) -> CommandFailure {
     let error = anyhow::anyhow!("find a pool named {name}");
-    Failure::new(Exit::Unexpected, error).hint("`tidegate status` names the pools")
+    CommandFailure::new(Exit::Unexpected, error).hint("`tidegate status` names the pools")
 }
 
 /// A path below a pool.

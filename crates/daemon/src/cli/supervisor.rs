@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::args::{Cli, SocketArgs};
-use crate::output::{self, Failure};
+use crate::output::{self, CommandFailure};
 use tidegate::{
     config::{self, Problems, Source, Surroundings},
     text::counted,
@@ -19,13 +19,13 @@ const SYSTEM: &str = "/etc/tidegate/tidegate.toml";
 
 /// A supervisor, as a command reaches it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Supervisor {
+pub(super) struct RemoteSupervisor {
     /// Never empty.
     tried: Vec<PathBuf>,
     chosen: usize,
 }
 
-impl Supervisor {
+impl RemoteSupervisor {
     /// The supervisor at one socket.
     pub(super) fn at(socket: PathBuf) -> Self {
         Self {
@@ -58,7 +58,7 @@ impl Supervisor {
 }
 
 /// Finds the supervisor. Warns on standard error if it may not be the one that is meant.
-pub(super) fn find(cli: &Cli, args: &SocketArgs) -> Result<Supervisor, Failure> {
+pub(super) fn find(cli: &Cli, args: &SocketArgs) -> Result<RemoteSupervisor, CommandFailure> {
     let (found, warning) = look_for(cli.config.as_deref(), args.socket.as_deref());
     if let Some(warning) = warning {
         output::warn(&warning);
@@ -70,25 +70,25 @@ pub(super) fn find(cli: &Cli, args: &SocketArgs) -> Result<Supervisor, Failure> 
 pub(super) fn look_for(
     config: Option<&Path>,
     socket: Option<&Path>,
-) -> (Supervisor, Option<String>) {
+) -> (RemoteSupervisor, Option<String>) {
     if let Some(socket) = socket {
-        return (Supervisor::at(socket.to_owned()), None);
+        return (RemoteSupervisor::at(socket.to_owned()), None);
     }
     let sockets = known_sockets();
     let Ok(source) = config::find(config) else {
-        return (Supervisor::among(sockets, answers), None);
+        return (RemoteSupervisor::among(sockets, answers), None);
     };
     // If the file is invalid, a supervisor may still run with its old configuration.
     match config::socket_of(&source) {
-        (Some(named), None) => (Supervisor::at(named), None),
+        (Some(named), None) => (RemoteSupervisor::at(named), None),
         (None, None) => {
-            let found = Supervisor::among(sockets, answers);
+            let found = RemoteSupervisor::among(sockets, answers);
             let warning = other_supervisor_warning(&found, &source);
             (found, warning)
         }
         (named, Some(problems)) => {
             let sockets = named.into_iter().chain(sockets).collect();
-            let found = Supervisor::among(sockets, answers);
+            let found = RemoteSupervisor::among(sockets, answers);
             let warning = invalid_file_warning(&problems, &found, &source);
             (found, Some(warning))
         }
@@ -96,7 +96,7 @@ pub(super) fn look_for(
 }
 
 /// The warning if the user has named a configuration whose own supervisor does not answer, and another one does.
-fn other_supervisor_warning(found: &Supervisor, source: &Source) -> Option<String> {
+fn other_supervisor_warning(found: &RemoteSupervisor, source: &Source) -> Option<String> {
     let is_meant = found.is_first() || source.file() == Path::new(SYSTEM);
     (!is_meant).then(|| {
         format!(
@@ -107,7 +107,7 @@ fn other_supervisor_warning(found: &Supervisor, source: &Source) -> Option<Strin
     })
 }
 
-fn invalid_file_warning(problems: &Problems, found: &Supervisor, source: &Source) -> String {
+fn invalid_file_warning(problems: &Problems, found: &RemoteSupervisor, source: &Source) -> String {
     let count = counted(problems.len(), "problem");
     format!(
         "the configuration {} has {count}, which `tidegate check` shows; asking the supervisor at {}",
@@ -152,9 +152,9 @@ mod tests {
     #[test]
     fn takes_the_first_supervisor_that_answers_and_remembers_what_was_tried() {
         let known = paths(&["/a", "/b", "/c"]);
-        let found = Supervisor::among(known.clone(), |path| path != Path::new("/a"));
+        let found = RemoteSupervisor::among(known.clone(), |path| path != Path::new("/a"));
         assert_eq!(found.socket(), Path::new("/b"));
-        let none = Supervisor::among(known.clone(), |_| false);
+        let none = RemoteSupervisor::among(known.clone(), |_| false);
         assert_eq!((none.socket(), none.tried()), (Path::new("/a"), &known[..]));
     }
 
@@ -177,14 +177,14 @@ mod tests {
     fn says_so_if_the_supervisor_of_the_configuration_does_not_answer() {
         let known = paths(&["/a", "/b"]);
         let mine = Source::from(PathBuf::from("tidegate.toml"));
-        let found = Supervisor::among(known.clone(), |path| path == Path::new("/b"));
+        let found = RemoteSupervisor::among(known.clone(), |path| path == Path::new("/b"));
         let warning = other_supervisor_warning(&found, &mine).unwrap();
         assert_eq!(warning, "no supervisor answers at /a; asking the one at /b");
         assert_eq!(
             other_supervisor_warning(&found, &Source::from(PathBuf::from(SYSTEM))),
             None
         );
-        let first = Supervisor::among(known, |_| true);
+        let first = RemoteSupervisor::among(known, |_| true);
         assert_eq!(other_supervisor_warning(&first, &mine), None);
     }
 }

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 
 use super::{
     client::{self, ClientError},
-    supervisor::Supervisor,
+    supervisor::RemoteSupervisor,
 };
-use crate::output::{Exit, Failure};
+use crate::output::{CommandFailure, Exit};
 use tidegate::{
     api::v1::{HandedOver, Takeover},
     config::HttpSettings,
@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Asks the supervisor at the configured socket to hand over. After it has agreed, it hands everything over within
 /// about a second.
-pub(super) async fn ask(http: &HttpSettings) -> Result<HandedOver, Failure> {
+pub(super) async fn ask(http: &HttpSettings) -> Result<HandedOver, CommandFailure> {
     let lock = match id_of_lock(&http.state_dir) {
         Ok((device, inode)) => [device, inode],
         Err(source) => {
@@ -38,13 +38,13 @@ pub(super) async fn ask(http: &HttpSettings) -> Result<HandedOver, Failure> {
     };
     let path = "/api/v1/takeover";
     let operation = "take over";
-    let supervisor = Supervisor::at(http.socket.clone());
+    let supervisor = RemoteSupervisor::at(http.socket.clone());
     client::act(&supervisor, Method::POST, path, &body, TIMEOUT, operation)
         .await
         .map_err(|error| failure(error, http))
 }
 
-fn failure(error: ClientError, http: &HttpSettings) -> Failure {
+fn failure(error: ClientError, http: &HttpSettings) -> CommandFailure {
     match error {
         ClientError::Connect { source, .. } => {
             let hint = match source.kind() {
@@ -55,19 +55,19 @@ fn failure(error: ClientError, http: &HttpSettings) -> Failure {
             };
             let what = format!("take over from the supervisor at {}", http.socket.display());
             let error = anyhow::Error::new(source).context(what);
-            Failure::new(Exit::Unavailable, error).hint(hint)
+            CommandFailure::new(Exit::Unavailable, error).hint(hint)
         }
-        ClientError::Timeout(_) => Failure::new(Exit::Unavailable, error)
+        ClientError::Timeout(_) => CommandFailure::new(Exit::Unavailable, error)
             .hint("it does not hand over after this time; it still has its pools"),
         ClientError::Refused { status, .. } if status == hyper::StatusCode::NOT_FOUND => {
-            Failure::new(Exit::Unexpected, error)
+            CommandFailure::new(Exit::Unexpected, error)
                 .hint("the running version cannot hand over: stop it, and start this one")
         }
-        error => Failure::from(error),
+        error => CommandFailure::from(error),
     }
 }
 
-fn nobody(error: anyhow::Error) -> Failure {
-    Failure::new(Exit::Unavailable, error)
+fn nobody(error: anyhow::Error) -> CommandFailure {
+    CommandFailure::new(Exit::Unavailable, error)
         .hint("none runs with this configuration: start without --takeover")
 }

@@ -10,23 +10,23 @@ use serde::Serialize;
 use super::{
     args::{Cli, SocketArgs},
     client::{self, ClientError},
-    supervisor::{self, Supervisor},
+    supervisor::{self, RemoteSupervisor},
 };
 use crate::{
-    output::{Exit, Failure},
-    top::{self, Detail, Source, Steer},
+    output::{CommandFailure, Exit},
+    top::{self, Detail, ScreenSource, Steer},
 };
 use tidegate::{api::v1, escape::Escaped, run::RunningJob};
 
 /// How long the supervisor may take to carry out an order: it waits for a reconcile.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(super) async fn top(cli: &Cli, args: &SocketArgs) -> Result<Exit, Failure> {
+pub(super) async fn top(cli: &Cli, args: &SocketArgs) -> Result<Exit, CommandFailure> {
     let source = Socket(Arc::new(supervisor::find(cli, args)?));
     let shown = top::run(source, has_color()).await;
     shown.map_err(|error| {
         let error = anyhow::Error::from(error).context("use the terminal");
-        Failure::new(Exit::Usage, error)
+        CommandFailure::new(Exit::Usage, error)
     })?;
     Ok(Exit::Ok)
 }
@@ -38,9 +38,9 @@ fn has_color() -> bool {
 }
 
 #[derive(Clone)]
-struct Socket(Arc<Supervisor>);
+struct Socket(Arc<RemoteSupervisor>);
 
-impl Source for Socket {
+impl ScreenSource for Socket {
     async fn pools(&self) -> Result<Vec<v1::Pool>, String> {
         let asked = client::get(&self.0, "/api/v1/pools", "read the pools").await;
         asked.map_err(|error| in_one_line(&error))

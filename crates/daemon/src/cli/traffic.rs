@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     input::{TRACE_BYTES, text_of},
-    output::{Exit, Failure},
+    output::{CommandFailure, Exit},
 };
 use tidegate::{
     config::{PoolSettings, Settings, Source},
@@ -27,7 +27,7 @@ impl TrafficArgs {
     ///
     /// # Errors
     /// A file cannot be read, or says something else.
-    pub(super) fn workload(&self) -> Result<Workload, Failure> {
+    pub(super) fn workload(&self) -> Result<Workload, CommandFailure> {
         let trace = self.read_trace()?;
         Ok(Workload {
             trace,
@@ -39,7 +39,7 @@ impl TrafficArgs {
         })
     }
 
-    fn read_trace(&self) -> Result<Trace, Failure> {
+    fn read_trace(&self) -> Result<Trace, CommandFailure> {
         let file = self.trace.display();
         let trace = Trace::parse(&read(&self.trace)?)
             .map_err(|error| usage(anyhow::Error::new(error).context(format!("use {file}"))))?;
@@ -53,7 +53,7 @@ impl TrafficArgs {
     }
 }
 
-fn service(text: &str) -> Result<ServiceTimes, Failure> {
+fn service(text: &str) -> Result<ServiceTimes, CommandFailure> {
     let wrong = |error: ServiceError| {
         usage(anyhow::Error::new(error).context(format!("use the service time {text}")))
     };
@@ -77,14 +77,14 @@ fn service(text: &str) -> Result<ServiceTimes, Failure> {
     }
 }
 
-fn read(file: &Path) -> Result<String, Failure> {
+fn read(file: &Path) -> Result<String, CommandFailure> {
     text_of(file, TRACE_BYTES).map_err(|error| {
         usage(anyhow::Error::new(error).context(format!("read {}", file.display())))
     })
 }
 
-pub(super) fn usage(error: anyhow::Error) -> Failure {
-    Failure::new(Exit::Usage, error)
+pub(super) fn usage(error: anyhow::Error) -> CommandFailure {
+    CommandFailure::new(Exit::Usage, error)
 }
 
 /// A pool of a configuration.
@@ -98,7 +98,7 @@ pub(super) struct FoundPool {
 ///
 /// # Errors
 /// The configuration is invalid, or has no such pool, or several.
-pub(super) fn pool(cli: &Cli, text: Option<&str>) -> Result<FoundPool, Failure> {
+pub(super) fn pool(cli: &Cli, text: Option<&str>) -> Result<FoundPool, CommandFailure> {
     let Some(text) = text else {
         let (source, loaded) = loading::load(cli)?;
         return chosen(&source, loaded.settings, None);
@@ -114,7 +114,11 @@ pub(super) fn pool(cli: &Cli, text: Option<&str>) -> Result<FoundPool, Failure> 
     chosen(&source, loaded.settings, name)
 }
 
-fn chosen(source: &Source, settings: Settings, name: Option<&str>) -> Result<FoundPool, Failure> {
+fn chosen(
+    source: &Source,
+    settings: Settings,
+    name: Option<&str>,
+) -> Result<FoundPool, CommandFailure> {
     let file = source.file().display().to_string();
     let Settings {
         pools, supervisor, ..

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     lab::{self, table},
-    output::{self, Exit, Failure},
+    output::{self, CommandFailure, Exit},
 };
 use tidegate::{
     config::{Origin, PolicyKey, PoolSettings, policy_keys, policy_toml},
@@ -54,7 +54,7 @@ impl<'t> Parts<'t> {
     }
 }
 
-pub(super) fn tune(cli: &Cli, args: &TuneArgs) -> Result<Exit, Failure> {
+pub(super) fn tune(cli: &Cli, args: &TuneArgs) -> Result<Exit, CommandFailure> {
     let workload = args.traffic.workload()?;
     let pool = traffic::pool(cli, args.source.as_deref())?;
     let present = traffic::model(pool.settings.name.to_string(), &pool);

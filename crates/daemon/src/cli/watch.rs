@@ -18,7 +18,7 @@ use super::{
     status::{self, SeenPools},
     supervisor,
 };
-use crate::output::{self, Exit, Failure};
+use crate::output::{self, CommandFailure, Exit};
 use tidegate::{
     escape::{Escaped, escaped_json},
     text::{counted, time},
@@ -27,12 +27,12 @@ use tidegate::{
 /// Rows of a terminal that does not say how many it has.
 const ROWS: u16 = 24;
 
-pub(super) async fn watch(cli: &Cli, args: &StatusArgs) -> Result<Exit, Failure> {
+pub(super) async fn watch(cli: &Cli, args: &StatusArgs) -> Result<Exit, CommandFailure> {
     let supervisor = supervisor::find(cli, &args.socket)?;
     let mut stop = pin!(tokio::signal::ctrl_c());
     let mut ticks = time::interval(args.interval.0);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut view = View::new(cli.format, io::stdout().is_terminal());
+    let mut view = WatchView::new(cli.format, io::stdout().is_terminal());
     let mut is_first = true;
     loop {
         let read = async {
@@ -70,13 +70,13 @@ enum Mode {
     Lines,
 }
 
-struct View {
+struct WatchView {
     mode: Mode,
     /// The last output, without its time.
     shown: String,
 }
 
-impl View {
+impl WatchView {
     fn new(format: Format, is_terminal: bool) -> Self {
         let mode = match (format, is_terminal) {
             (Format::Json, _) => Mode::Lines,
@@ -90,11 +90,11 @@ impl View {
     }
 
     /// The text for the next reading: empty if there is no change to show.
-    fn next(&mut self, read: Result<SeenPools, String>, now: Timestamp) -> Result<String, Failure> {
+    fn next(&mut self, read: Result<SeenPools, String>, now: Timestamp) -> Result<String, CommandFailure> {
         let text = match (read, self.mode) {
             (Ok(seen), Mode::Lines) => {
                 let json = serde_json::to_string(&seen.pools).context("print as JSON");
-                let json = json.map_err(|error| Failure::new(Exit::Unexpected, error))?;
+                let json = json.map_err(|error| CommandFailure::new(Exit::Unexpected, error))?;
                 format!("{}\n", escaped_json(&json))
             }
             (Ok(seen), Mode::Screen | Mode::Blocks) => status::text(seen),
@@ -119,7 +119,7 @@ impl View {
         Ok(next)
     }
 
-    fn show(&self, text: &str) -> Result<(), Failure> {
+    fn show(&self, text: &str) -> Result<(), CommandFailure> {
         if self.mode != Mode::Screen {
             return output::write(text.as_bytes());
         }
@@ -132,7 +132,7 @@ impl View {
         raw(&screen(&text, usize::from(rows)))
     }
 
-    fn end(&self) -> Result<(), Failure> {
+    fn end(&self) -> Result<(), CommandFailure> {
         match self.mode {
             // The shell's `^C` and its prompt come after the table.
             Mode::Screen => raw("\n"),
@@ -166,11 +166,11 @@ fn screen(text: &str, rows: usize) -> String {
 }
 
 /// Writes to the terminal without filtering: the screen is redrawn in place even with NO_COLOR.
-fn raw(text: &str) -> Result<(), Failure> {
+fn raw(text: &str) -> Result<(), CommandFailure> {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     let written = written.context("write to the terminal");
-    written.map_err(|error| Failure::new(Exit::Unexpected, error))
+    written.map_err(|error| CommandFailure::new(Exit::Unexpected, error))
 }
 
 #[cfg(test)]
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_pipe_gets_a_block_for_each_change_and_no_other() {
-        let mut view = View::new(Format::Human, false);
+        let mut view = WatchView::new(Format::Human, false);
         let first = view.next(pools(1), now()).unwrap();
         assert!(first.starts_with("2026-01-02T03:04:05Z\n"), "{first}");
         assert_eq!(view.next(pools(1), now()).unwrap(), "");
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn json_is_one_line_for_each_change() {
-        let mut view = View::new(Format::Json, true);
+        let mut view = WatchView::new(Format::Json, true);
         let line = view.next(pools(1), now()).unwrap();
         assert_eq!(line.matches('\n').count(), 1);
         let read: serde_json::Value = serde_json::from_str(&line).unwrap();

@@ -8,9 +8,9 @@ mod walk;
 
 use std::{num::NonZeroU64, str::FromStr};
 
-pub(crate) use self::on_demand::DeadLetters;
+pub(crate) use self::on_demand::DeadLetterAccess;
 pub(crate) use self::{
-    on_demand::{Choice, DeadLetterPlace, DeadLettersError, Worked},
+    on_demand::{DeadLetterPlace, DeadLettersError, LetterChoice, Worked},
     walk::{DeadLetterQueue, Walked, Wanted},
 };
 use tidegate::{

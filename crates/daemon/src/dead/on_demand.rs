@@ -90,14 +90,14 @@ pub(crate) struct DeadLetterPlace {
 
 /// The letters of a retry or a purge.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Choice {
+pub(crate) enum LetterChoice {
     /// All that are there at the start.
     All,
     /// Those with these ids.
     Ids(Vec<String>),
 }
 
-impl Choice {
+impl LetterChoice {
     fn wanted(self) -> Wanted {
         Wanted {
             ids: match self {
@@ -124,7 +124,7 @@ type Connect = Arc<dyn Fn() -> BoxFuture<'static, Connection> + Send + Sync>;
 
 /// The access to dead letters. Cheap to clone.
 #[derive(Clone)]
-pub struct DeadLetters {
+pub struct DeadLetterAccess {
     connect: Connect,
     /// The turns of each pool with work under way. Written by the work itself, at its start.
     turns: Arc<Mutex<BTreeMap<PoolName, Arc<Semaphore>>>>,
@@ -135,15 +135,15 @@ pub struct DeadLetters {
 /// The right to work on a pool's dead letters, until it is dropped.
 type Turn = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
-impl fmt::Debug for DeadLetters {
+impl fmt::Debug for DeadLetterAccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeadLetters")
+        f.debug_struct("DeadLetterAccess")
             .field("turns", &self.turns)
             .finish_non_exhaustive()
     }
 }
 
-impl DeadLetters {
+impl DeadLetterAccess {
     /// Access by connections to this broker.
     pub(crate) fn at(broker: BrokerSettings) -> Self {
         let broker = Arc::new(broker);
@@ -193,7 +193,7 @@ impl DeadLetters {
     pub(crate) async fn retry(
         &self,
         place: &DeadLetterPlace,
-        choice: Choice,
+        choice: LetterChoice,
     ) -> Result<Worked, DeadLettersError> {
         let _turn = self.turn(&place.pool).await?;
         let wanted = choice.wanted();
@@ -217,7 +217,7 @@ impl DeadLetters {
     pub(crate) async fn purge(
         &self,
         place: &DeadLetterPlace,
-        choice: Choice,
+        choice: LetterChoice,
     ) -> Result<Worked, DeadLettersError> {
         let _turn = self.turn(&place.pool).await?;
         let wanted = choice.wanted();
@@ -336,8 +336,8 @@ mod tests {
     }
 
     /// A new broker for each connection, with this number of letters.
-    fn letters(count: usize) -> DeadLetters {
-        DeadLetters::by(Arc::new(move || {
+    fn letters(count: usize) -> DeadLetterAccess {
+        DeadLetterAccess::by(Arc::new(move || {
             let broker = MemoryBroker::new();
             broker.declare_queue("q", QueueKind::Classic);
             broker.declare_queue("q.dead", QueueKind::Classic);
@@ -365,7 +365,10 @@ mod tests {
             ..place()
         };
         assert_eq!(letters(3).look(&elsewhere, |_, _| ()).await.unwrap(), 0);
-        let worked = letters(3).purge(&elsewhere, Choice::All).await.unwrap();
+        let worked = letters(3)
+            .purge(&elsewhere, LetterChoice::All)
+            .await
+            .unwrap();
         assert_eq!((worked.letters, worked.walked.done), (0, 0));
     }
 
@@ -374,7 +377,10 @@ mod tests {
         let letters = letters(1);
         let turn = letters.turn(&"p".into()).await.unwrap();
         let begun = time::Instant::now();
-        let busy = letters.retry(&place(), Choice::All).await.unwrap_err();
+        let busy = letters
+            .retry(&place(), LetterChoice::All)
+            .await
+            .unwrap_err();
         assert!(matches!(busy, DeadLettersError::Busy), "{busy}");
         assert_eq!(begun.elapsed(), TURN_TIMEOUT);
         let mut others = Vec::new();
@@ -384,14 +390,14 @@ mod tests {
         let many = letters.turn(&"d".into()).await.unwrap_err();
         assert!(matches!(many, DeadLettersError::TooMany), "{many}");
         drop((turn, others));
-        let worked = letters.retry(&place(), Choice::All).await.unwrap();
+        let worked = letters.retry(&place(), LetterChoice::All).await.unwrap();
         assert_eq!((worked.letters, worked.walked.done), (1, 1));
         drop(letters.turn(&"e".into()).await.unwrap());
         let kept = letters.turns.lock().unwrap().len();
         assert_eq!(kept, 1, "only the newest pool's turns are kept");
     }
 
-    async fn looks(letters: &DeadLetters) {
+    async fn looks(letters: &DeadLetterAccess) {
         loop {
             let _turn = letters.turn(&"p".into()).await.unwrap();
             time::sleep(Duration::from_secs(1)).await;
@@ -407,7 +413,7 @@ mod tests {
         let retry = async {
             // The others are in their loops.
             time::sleep(Duration::from_millis(100)).await;
-            letters.retry(&place(), Choice::All).await
+            letters.retry(&place(), LetterChoice::All).await
         };
         tokio::select! {
             () = looks => unreachable!("they have no end"),

@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use crate::output::{Exit, Failure};
+use crate::output::{CommandFailure, Exit};
 use tidegate::{builder::LaunchError, config::BrokerUrl, queue::QueueError};
 
 /// The demo failed.
@@ -32,7 +32,7 @@ pub(super) enum DemoError {
     Amiss(String),
 }
 
-impl From<DemoError> for Failure {
+impl From<DemoError> for CommandFailure {
     fn from(error: DemoError) -> Self {
         let (exit, hint) = match &error {
             DemoError::Unreachable { .. } => (

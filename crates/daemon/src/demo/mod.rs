@@ -20,7 +20,7 @@ use self::{
 };
 use crate::{
     load::publisher::Outlet,
-    output::{Exit, Failure},
+    output::{CommandFailure, Exit},
 };
 use tidegate::{
     builder::Pool,
@@ -40,7 +40,7 @@ const JOB: &str = r#"read -r id && printf '%s\n' "$id" >> "$LEDGER" && exec slee
 ///
 /// # Errors
 /// The broker cannot be reached, the demo was interrupted, or its result is not good.
-pub async fn run() -> Result<Exit, Failure> {
+pub async fn run() -> Result<Exit, CommandFailure> {
     let url = std::env::var("AMQP_URL").ok().filter(|url| !url.is_empty());
     on_broker(url.map(BrokerUrl::new), &mut Screen::new()).await?;
     Ok(Exit::Ok)

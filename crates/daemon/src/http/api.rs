@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use axum::routing::MethodRouter;
 
-use super::{control::Control, live::Live};
+use super::{control::Control, live::LiveStreams};
 use crate::{
-    actions::Actions, dead::DeadLetters, failures::Failures, history::History, lab::trials::Trials,
-    telemetry::prometheus::Prometheus, view::View,
+    actions::Actions, dead::DeadLetterAccess, failures::Failures, history::PoolHistory,
+    lab::trials::Trials, telemetry::prometheus::Prometheus, view::View,
 };
 use tidegate::run::Supervisor;
 
@@ -23,18 +23,18 @@ pub struct Api {
     /// The daemon as a whole.
     pub control: Arc<dyn Control>,
     /// The source of the event stream.
-    pub live: Live,
+    pub live: LiveStreams,
     /// The last hour of every pool.
-    pub history: History,
+    pub history: PoolHistory,
     /// The last failures of every pool.
     pub failures: Failures,
     /// The log of manual actions.
     pub actions: Actions,
     /// Access to the dead letters of every pool.
-    pub dead: DeadLetters,
+    pub dead: DeadLetterAccess,
     /// Policies tried on recordings.
     pub trials: Trials,
 }
 
 /// A route: its path, its methods, and its handler.
-pub(super) type Route = (&'static str, &'static [&'static str], MethodRouter<Api>);
+pub(super) type HttpRoute = (&'static str, &'static [&'static str], MethodRouter<Api>);

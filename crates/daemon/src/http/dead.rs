@@ -17,11 +17,11 @@ use tracing::{info, warn};
 
 use super::{
     answers::{count, error, no_such_pool},
-    api::{Api, Route},
+    api::{Api, HttpRoute},
     body::Body,
     caller::Caller,
 };
-use crate::dead::{self, Choice, DeadLetterPlace, DeadLettersError, Worked};
+use crate::dead::{self, DeadLetterPlace, DeadLettersError, LetterChoice, Worked};
 use tidegate::{
     api::v1,
     decide::{PoolName, SteeringAct, SteeringOutcome},
@@ -44,7 +44,7 @@ const LONGEST_ID: usize = 1024;
 const MOST_IDS: usize = 100;
 
 /// The routes of this module, for [`routes::table`](super::routes::table).
-pub(super) fn table() -> [Route; 3] {
+pub(super) fn table() -> [HttpRoute; 3] {
     [
         ("/api/v1/pools/{pool}/dead", &["get"], get(list)),
         ("/api/v1/pools/{pool}/dead/retry", &["post"], post(retry)),
@@ -91,14 +91,14 @@ impl Act {
         }
     }
 
-    fn as_typed(self, choice: &Choice) -> String {
+    fn as_typed(self, choice: &LetterChoice) -> String {
         let act = match self {
             Self::Retry => "dead retry",
             Self::Purge => "dead purge",
         };
         match choice {
-            Choice::All => act.to_owned(),
-            Choice::Ids(ids) => match &ids[..] {
+            LetterChoice::All => act.to_owned(),
+            LetterChoice::Ids(ids) => match &ids[..] {
                 // The log of actions keeps it: a request may have an id of any length.
                 [id] => format!("{act} {}", cut(id)),
                 ids => format!("{act}, {} ids", ids.len()),
@@ -163,7 +163,7 @@ async fn work_and_note(
     api: Api,
     caller: Caller,
     place: DeadLetterPlace,
-    choice: Choice,
+    choice: LetterChoice,
     act: Act,
 ) -> Response {
     let by = caller.name().await;
@@ -191,11 +191,11 @@ async fn work_and_note(
     }
 }
 
-fn choice(asked: v1::DeadChoice) -> Result<Choice, String> {
+fn choice(asked: v1::DeadChoice) -> Result<LetterChoice, String> {
     let v1::DeadChoice { ids, all } = asked;
     match (all, ids.len()) {
-        (true, 0) => Ok(Choice::All),
-        (false, 1..=MOST_IDS) => Ok(Choice::Ids(ids)),
+        (true, 0) => Ok(LetterChoice::All),
+        (false, 1..=MOST_IDS) => Ok(LetterChoice::Ids(ids)),
         (false, 0) => Err("the body must have ids, or \"all\": true".to_owned()),
         (true, _) => Err("the body must have either ids or \"all\": true".to_owned()),
         (false, _) => Err(format!("the body may have at most {MOST_IDS} ids")),
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn the_log_of_actions_keeps_the_start_of_a_long_id() {
-        let choice = Choice::Ids(vec!["x".repeat(TEXT_SHOWN + 1)]);
+        let choice = LetterChoice::Ids(vec!["x".repeat(TEXT_SHOWN + 1)]);
         let typed = Act::Purge.as_typed(&choice);
         assert_eq!(typed, format!("dead purge {}", "x".repeat(TEXT_SHOWN)));
     }
@@ -341,8 +341,8 @@ mod tests {
             ids: ids.iter().map(|id| (*id).to_owned()).collect(),
             all,
         };
-        assert_eq!(choice(asked(&[], true)), Ok(Choice::All));
-        let one = Choice::Ids(vec!["a".to_owned()]);
+        assert_eq!(choice(asked(&[], true)), Ok(LetterChoice::All));
+        let one = LetterChoice::Ids(vec!["a".to_owned()]);
         assert_eq!(choice(asked(&["a"], false)), Ok(one));
         choice(asked(&[], false)).unwrap_err();
         choice(asked(&["a"], true)).unwrap_err();

@@ -91,7 +91,7 @@ enum Rights {
 
 /// The rules of one TCP listener.
 #[derive(Debug, Clone)]
-pub struct Guard {
+pub struct AccessRules {
     is_loopback: bool,
     hostname: Option<String>,
     tokens: Tokens,
@@ -155,7 +155,7 @@ impl RequestRefusal {
     }
 }
 
-impl Guard {
+impl AccessRules {
     /// The rules for a listener on `listen`.
     pub fn new(listen: SocketAddr, tokens: Tokens) -> Self {
         Self {

@@ -32,7 +32,7 @@ const READERS: usize = 128;
 
 /// The source of the streams. Written by its feed, read by each stream.
 #[derive(Debug, Clone)]
-pub struct Live {
+pub struct LiveStreams {
     snapshots: watch::Receiver<Bytes>,
     seats: Arc<Semaphore>,
 }
@@ -44,7 +44,7 @@ struct Snapshot {
     pools: Vec<v1::Pool>,
 }
 
-impl Live {
+impl LiveStreams {
     /// The source and its feed. Dropping the feed ends every stream.
     pub fn new(
         supervisor: Supervisor,
@@ -126,13 +126,13 @@ mod tests {
     use super::*;
 
     /// A source without its feed.
-    fn source() -> (watch::Sender<Bytes>, Live) {
+    fn source() -> (watch::Sender<Bytes>, LiveStreams) {
         let (send, snapshots) = watch::channel(Bytes::new());
         let seats = Arc::new(Semaphore::new(READERS));
-        (send, Live { snapshots, seats })
+        (send, LiveStreams { snapshots, seats })
     }
 
-    fn reader(live: &Live) -> Option<BodyDataStream> {
+    fn reader(live: &LiveStreams) -> Option<BodyDataStream> {
         Some(live.stream(event(&"first"))?.into_data_stream())
     }
 

@@ -8,7 +8,6 @@ use axum::{
     http::{StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use serde_json::{Map, Value};
 
 use super::{
     answers::{count, error, failed, no_such_pool, refusal},
@@ -18,12 +17,15 @@ use super::{
 };
 use crate::{
     actions::{as_typed, done},
-    lab::trial::{Given, Trial},
+    lab::trial::{JobAssumptions, Trial},
 };
 use tidegate::{
-    api::v1::{self, ByWhom, KeyChange, Outlook, PolicyAct, PolicyView, TrialDecision, TrialNow},
+    api::v1::{
+        self, ByWhom, KeyChange, Outlook, PolicyAct, PolicyKeys, PolicyView, TrialDecision,
+        TrialNow,
+    },
     config::{
-        PolicyChange, PolicyKey, PoolSettings, Problem, Problems, change_policy, policy_keys,
+        PolicyEdit, PolicyKey, PoolSettings, Problem, Problems, change_policy, policy_keys,
         policy_toml,
     },
     decide::{
@@ -51,7 +53,7 @@ pub(super) async fn put(
     Extension(caller): Extension<Caller>,
     Path(name): Path<PoolName>,
     uri: Uri,
-    body: Body<Map<String, Value>>,
+    body: Body<PolicyKeys>,
 ) -> Response {
     change(&api, caller, &name, &uri, RequestedChange::Replace(body.0)).await
 }
@@ -62,7 +64,7 @@ pub(super) async fn patch(
     Extension(caller): Extension<Caller>,
     Path(name): Path<PoolName>,
     uri: Uri,
-    body: Body<Map<String, Value>>,
+    body: Body<PolicyKeys>,
 ) -> Response {
     change(&api, caller, &name, &uri, RequestedChange::Add(body.0)).await
 }
@@ -98,8 +100,8 @@ fn of_other_orders(status: &PoolStatus) -> Option<String> {
 
 /// The requested change.
 enum RequestedChange {
-    Replace(Map<String, Value>),
-    Add(Map<String, Value>),
+    Replace(PolicyKeys),
+    Add(PolicyKeys),
     Reset,
 }
 
@@ -125,10 +127,7 @@ async fn change(
         RequestedChange::Add(body) => (PolicyAct::Set, set, Some(body)),
         RequestedChange::Reset => (PolicyAct::Reset, None, None),
     };
-    let changed = body.map(|body| {
-        let change = PolicyChange::Json(Value::Object(body));
-        change_policy(&settings, base, &change)
-    });
+    let changed = body.map(|body| change_policy(&settings, base, &PolicyEdit::from(body)));
     let changed = match changed.transpose() {
         Ok(changed) => changed,
         Err(problems) => {
@@ -305,21 +304,21 @@ async fn now(api: &Api, name: &PoolName, set: Option<SetPolicy>) -> Option<Trial
 #[derive(Debug, Default, PartialEq)]
 struct Query {
     /// `None` if the change is to be made.
-    trial: Option<Asked>,
+    trial: Option<DryRunRequest>,
 }
 
 /// What a dry run is asked for.
 #[derive(Debug, PartialEq)]
-struct Asked {
+struct DryRunRequest {
     on_recording: bool,
-    given: Given,
+    given: JobAssumptions,
 }
 
 /// Reads the query. The error is the answer's status, and says what is wrong.
 fn query(uri: &Uri) -> Result<Query, (StatusCode, String)> {
     let mut is_trial = false;
     let mut on_recording = None;
-    let mut given = Given::default();
+    let mut given = JobAssumptions::default();
     let mut keys = BTreeSet::new();
     let text = uri.query().unwrap_or_default();
     for (key, value) in url::form_urlencoded::parse(text.as_bytes()) {
@@ -353,12 +352,12 @@ fn query(uri: &Uri) -> Result<Query, (StatusCode, String)> {
             _ => return Err(wrong("it may have dry_run, recording, service and target")),
         }
     }
-    if !is_trial && (on_recording.is_some() || given != Given::default()) {
+    if !is_trial && (on_recording.is_some() || given != JobAssumptions::default()) {
         let what = "the query has keys of a dry run: add dry_run=true";
         return Err((StatusCode::UNPROCESSABLE_ENTITY, what.to_owned()));
     }
     Ok(Query {
-        trial: is_trial.then_some(Asked {
+        trial: is_trial.then_some(DryRunRequest {
             on_recording: on_recording.unwrap_or(true),
             given,
         }),
@@ -450,7 +449,7 @@ mod tests {
         ] {
             let asked = asked(uri).unwrap().unwrap();
             assert_eq!(asked.on_recording, on_recording, "{uri}");
-            assert_eq!(asked.given, Given::default(), "{uri}");
+            assert_eq!(asked.given, JobAssumptions::default(), "{uri}");
         }
         let given = asked("/p?dry_run=true&service=lognormal%3A2s%2C4s&target=1m30s");
         let given = given.unwrap().unwrap().given;

@@ -11,9 +11,9 @@ use axum::{
 
 use super::{
     answers::{count, error, no_such_pool},
-    api::{Api, Route},
+    api::{Api, HttpRoute},
     dashboard, dead,
-    guard::{Guard, RequestRefusal},
+    guard::{AccessRules, RequestRefusal},
     openapi::openapi,
     steer, stream,
 };
@@ -30,8 +30,8 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 const CHALLENGES: [&str; 2] = ["Bearer", "Basic realm=\"tidegate\", charset=\"UTF-8\""];
 
 /// Every route.
-pub(super) fn table() -> Vec<Route> {
-    let reading: [Route; 10] = [
+pub(super) fn table() -> Vec<HttpRoute> {
+    let reading: [HttpRoute; 10] = [
         ("/healthz", &["get"], get(healthz)),
         ("/readyz", &["get"], get(readyz)),
         ("/metrics", &["get"], get(metrics)),
@@ -59,7 +59,7 @@ pub fn router(api: Api) -> Router {
 /// The routes of a supervisor that has handed over: its jobs, and how one is stopped. Nothing here changes what belongs
 /// to the successor.
 pub fn last_jobs(api: Api) -> Router {
-    let routes: Vec<Route> = vec![
+    let routes: Vec<HttpRoute> = vec![
         ("/api/v1/jobs", &["get"], get(own_jobs)),
         (
             "/api/v1/pools/{pool}/jobs/{id}/stop",
@@ -70,7 +70,7 @@ pub fn last_jobs(api: Api) -> Router {
     finish(of(routes), api)
 }
 
-fn of(routes: Vec<Route>) -> Router<Api> {
+fn of(routes: Vec<HttpRoute>) -> Router<Api> {
     let routes = routes.into_iter();
     routes.fold(Router::new(), |router, (path, _, route)| {
         router.route(path, route)
@@ -86,11 +86,11 @@ fn finish(router: Router<Api>, api: Api) -> Router {
 }
 
 /// Every route behind a guard, for a listener that anyone can reach.
-pub fn guarded(api: Api, guard: Guard) -> Router {
+pub fn guarded(api: Api, guard: AccessRules) -> Router {
     router(api).layer(middleware::from_fn_with_state(guard, turn_away))
 }
 
-async fn turn_away(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+async fn turn_away(State(guard): State<AccessRules>, request: Request, next: Next) -> Response {
     match guard.check(request.method(), request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(refusal) => {

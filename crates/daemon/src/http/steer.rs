@@ -15,14 +15,14 @@ use nix::unistd::Uid;
 
 use super::{
     answers::{count, error, failed, no_such_pool, refusal},
-    api::{Api, Route},
+    api::{Api, HttpRoute},
     body::Body,
     caller::Caller,
     policy,
 };
 use crate::actions::{as_typed, done};
 use tidegate::{
-    api::v1::{self, Span, Workers},
+    api::v1::{self, TimeSpan, Workers},
     decide::{
         By, EventKind, JobId, Order, PoolName, ReconcileResult, SteeringAct, SteeringOutcome,
     },
@@ -30,7 +30,7 @@ use tidegate::{
 };
 
 /// The routes of this module, for [`routes::table`](super::routes::table).
-pub(super) fn table() -> [Route; 9] {
+pub(super) fn table() -> [HttpRoute; 9] {
     [
         ("/api/v1/reload", &["post"], post(reload)),
         ("/api/v1/takeover", &["post"], post(takeover)),
@@ -69,10 +69,10 @@ pub(super) fn act_of(path: &str) -> Option<SteeringAct> {
     })
 }
 
-type Pool = (State<Api>, Extension<Caller>, Path<PoolName>);
+type PoolRequest = (State<Api>, Extension<Caller>, Path<PoolName>);
 
 async fn pause(
-    (State(api), Extension(caller), Path(name)): Pool,
+    (State(api), Extension(caller), Path(name)): PoolRequest,
     body: Body<v1::Pause>,
 ) -> Response {
     let v1::Pause { span, shrinking } = body.0;
@@ -91,7 +91,7 @@ async fn pause(
 }
 
 async fn resume(
-    (State(api), Extension(caller), Path(name)): Pool,
+    (State(api), Extension(caller), Path(name)): PoolRequest,
     body: Body<v1::Resume>,
 ) -> Response {
     let order = match body.0.shrinking {
@@ -102,14 +102,14 @@ async fn resume(
 }
 
 async fn drain(
-    (State(api), Extension(caller), Path(name)): Pool,
+    (State(api), Extension(caller), Path(name)): PoolRequest,
     _: Body<v1::Nothing>,
 ) -> Response {
     steer(&api, caller, &name, Order::Drain).await
 }
 
 async fn scale(
-    (State(api), Extension(caller), Path(name)): Pool,
+    (State(api), Extension(caller), Path(name)): PoolRequest,
     body: Body<v1::Scale>,
 ) -> Response {
     let order = match body.0.workers {
@@ -120,7 +120,7 @@ async fn scale(
 }
 
 async fn flush(
-    (State(api), Extension(caller), Path(name)): Pool,
+    (State(api), Extension(caller), Path(name)): PoolRequest,
     body: Body<v1::Flush>,
 ) -> Response {
     let mode = match body.0.busy {
@@ -276,6 +276,6 @@ fn runners_stopped(result: &ReconcileResult) -> u64 {
 }
 
 /// The end of a duration that begins now. `None` if it is beyond the range of timestamps.
-fn end_of(Span(span): Span) -> Option<Timestamp> {
+fn end_of(TimeSpan(span): TimeSpan) -> Option<Timestamp> {
     Timestamp::now().checked_add(span).ok()
 }

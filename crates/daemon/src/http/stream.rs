@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     answers::{error, no_such_pool},
-    api::{Api, Route},
+    api::{Api, HttpRoute},
     live::{EVENTS_TYPE, snapshot},
     server::LongLived,
 };
@@ -22,7 +22,7 @@ use crate::{
 };
 use tidegate::decide::PoolName;
 
-pub(super) fn table() -> [Route; 5] {
+pub(super) fn table() -> [HttpRoute; 5] {
     [
         ("/api/v1/events", &["get"], get(events)),
         ("/api/v1/history", &["get"], get(overview)),

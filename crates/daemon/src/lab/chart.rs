@@ -3,7 +3,7 @@
 use plotters::style::RGBColor;
 use tidegate::api::v1::TrialCurve;
 
-use super::course::Course;
+use super::course::RunCourse;
 use crate::chart::{Chart, Line, Panel};
 
 const ARRIVALS: RGBColor = RGBColor(0x8a, 0x94, 0xa6);
@@ -24,8 +24,8 @@ const IN_SECONDS: f64 = 1800.0;
 const IN_MINUTES: f64 = 4.0 * 3600.0;
 
 /// A picture of the runs of one workload. `target` is in seconds.
-pub(crate) fn chart(title: &str, runs: &[Course], target: Option<f64>) -> Chart {
-    let last = |run: &Course| run.curve.at.last().copied().unwrap_or_default();
+pub(crate) fn chart(title: &str, runs: &[RunCourse], target: Option<f64>) -> Chart {
+    let last = |run: &RunCourse| run.curve.at.last().copied().unwrap_or_default();
     let end = runs.iter().map(last).fold(1.0, f64::max);
     let (unit, caption) = match end {
         end if end <= IN_SECONDS => (1.0, "seconds"),
@@ -78,7 +78,13 @@ fn numbers(values: &[u64]) -> Vec<Option<f64>> {
     values.iter().map(|value| Some(*value as f64)).collect()
 }
 
-fn line(name: &str, colour: RGBColor, run: &Course, unit: f64, values: Vec<Option<f64>>) -> Line {
+fn line(
+    name: &str,
+    colour: RGBColor,
+    run: &RunCourse,
+    unit: f64,
+    values: Vec<Option<f64>>,
+) -> Line {
     let points = run.curve.at.iter().zip(values);
     let points = points.filter_map(|(at, value)| Some((at / unit, value?)));
     Line {
@@ -110,7 +116,7 @@ mod tests {
         };
         let contenders = ["fixed:3", "keda:5"].map(contender);
         let runs = compare(&Workload::new(trace, service), &contenders);
-        let courses: Vec<Course> = runs.iter().map(Course::of).collect();
+        let courses: Vec<RunCourse> = runs.iter().map(RunCourse::of).collect();
         let svg = svg(&chart("monday", &courses, Some(30.0))).expect("a picture");
         for text in [
             "monday",

@@ -1,18 +1,18 @@
 //! The course of a run over time, as lists of one length: for pictures and for the wire.
 
 use tidegate::api::v1::TrialCurve;
-use tidegate_sim::{CurvePoint, Run};
+use tidegate_sim::{CurvePoint, SimulatedRun};
 
 /// A run with its course.
 #[derive(Debug, Clone)]
-pub(crate) struct Course {
+pub(crate) struct RunCourse {
     pub(crate) name: String,
     pub(crate) curve: TrialCurve,
 }
 
-impl Course {
+impl RunCourse {
     /// The whole course of a run.
-    pub(crate) fn of(run: &Run) -> Self {
+    pub(crate) fn of(run: &SimulatedRun) -> Self {
         Self {
             name: run.report.name.clone(),
             curve: curve(&run.curve, usize::MAX),

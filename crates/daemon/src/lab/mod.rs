@@ -11,10 +11,10 @@ pub(crate) mod trials;
 
 use std::thread;
 
-use tidegate_sim::{Contender, Run, Workload, simulate};
+use tidegate_sim::{Contender, SimulatedRun, Workload, simulate};
 
 /// Runs a workload on all contenders, on as many threads as there are cores. The results have the contenders' order.
-pub(crate) fn compare(workload: &Workload, contenders: &[Contender]) -> Vec<Run> {
+pub(crate) fn compare(workload: &Workload, contenders: &[Contender]) -> Vec<SimulatedRun> {
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
     let mut runs = Vec::with_capacity(contenders.len());
     for some in contenders.chunks(cores) {

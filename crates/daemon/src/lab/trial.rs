@@ -12,7 +12,7 @@ use tidegate::{
     decide::{By, ByHand, Orders, Policy, PolicyKind, Rules, SetPolicy, Spread, Timings},
     text,
 };
-use tidegate_sim::{Contender, PoolModel, Run, ServiceTimes, Workload, simulate_while};
+use tidegate_sim::{Contender, PoolModel, ServiceTimes, SimulatedRun, Workload, simulate_while};
 
 use super::course::curve;
 use crate::recordings::LastDay;
@@ -25,7 +25,8 @@ const LEAST_ATTEMPTS: u64 = 20;
 const SERVICE: &str = "exp:1s";
 const START_UP: Duration = Duration::from_millis(100);
 
-/// Most jobs of a recording that are simulated: 115 a second for a day, or about 6 s of a core. Of more, the newest part is used.
+/// Most jobs of a recording that are simulated: 115 a second for a day, or about 6 s of a core. Of more, the newest part is
+/// used.
 const MOST_JOBS: f64 = 1e7;
 /// Most workers that are simulated. Each is looked at in each reconcile.
 const MOST_WORKERS: u32 = 10_000;
@@ -48,12 +49,12 @@ pub(crate) struct Trial {
     /// `[supervisor] max_workers`.
     pub(crate) max_workers: Option<u32>,
     /// What the caller knows better than the pool.
-    pub(crate) given: Given,
+    pub(crate) given: JobAssumptions,
 }
 
 /// What a caller says about the jobs.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Given {
+pub(crate) struct JobAssumptions {
     pub(crate) service: Option<(String, ServiceTimes)>,
     pub(crate) target: Option<Duration>,
 }
@@ -272,7 +273,7 @@ impl Trial {
         said
     }
 
-    fn result(&self, run: &Run) -> TrialRun {
+    fn result(&self, run: &SimulatedRun) -> TrialRun {
         let report = &run.report;
         let wait = &report.wait_s;
         TrialRun {
@@ -390,7 +391,7 @@ mod tests {
             timings: Timings::default(),
             timings_before: None,
             max_workers: None,
-            given: Given::default(),
+            given: JobAssumptions::default(),
         }
     }
 

@@ -106,7 +106,7 @@ mod tests {
         decide::{Policy, Timings},
     };
 
-    use super::{super::trial::Given, *};
+    use super::{super::trial::JobAssumptions, *};
 
     /// A recording with so many messages each 10 s of the last hour.
     fn state_dir(arrivals: u64) -> tempfile::TempDir {
@@ -132,7 +132,7 @@ mod tests {
             timings: Timings::default(),
             timings_before: None,
             max_workers: None,
-            given: Given::default(),
+            given: JobAssumptions::default(),
         }
     }
 

@@ -25,7 +25,7 @@ use super::{
     watch::Watch,
 };
 use tidegate::{
-    adapters::amqp::bulk::{Answers, PublishOutcome},
+    adapters::amqp::bulk::{BulkAnswers, PublishOutcome},
     queue::{HeaderValue, Message, QueueError, QueueErrorKind},
 };
 
@@ -46,7 +46,7 @@ pub(super) struct LoadRun<'a> {
     plan: &'a LoadPlan,
     outlet: &'a Outlet,
     /// The source of answers, with verification.
-    answers: Option<Answers>,
+    answers: Option<BulkAnswers>,
     watch: Option<&'a Watch>,
     stop: Stop,
     ids: Ids,
@@ -121,7 +121,7 @@ impl<'a> LoadRun<'a> {
     pub(super) fn new(
         plan: &'a LoadPlan,
         outlet: &'a Outlet,
-        answers: Option<Answers>,
+        answers: Option<BulkAnswers>,
         watch: Option<&'a Watch>,
         stop: Stop,
     ) -> Self {
@@ -229,7 +229,7 @@ impl<'a> LoadRun<'a> {
         if self.ledger.is_some() {
             let correlation = correlation(number, due);
             message.properties.correlation_id = Some(correlation);
-            message.properties.reply_to = Some(Answers::ADDRESS.to_owned());
+            message.properties.reply_to = Some(BulkAnswers::ADDRESS.to_owned());
         }
         let flight = self.outlet.send(message)?;
         if self.in_flight.is_empty() {
@@ -482,7 +482,7 @@ fn to_thousandths(value: f64) -> f64 {
 }
 
 /// Waits for ever if no answers are expected.
-async fn next_answer(answers: &mut Option<Answers>) -> Option<Message> {
+async fn next_answer(answers: &mut Option<BulkAnswers>) -> Option<Message> {
     match answers {
         Some(answers) => answers.next().await,
         None => std::future::pending().await,

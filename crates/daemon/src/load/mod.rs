@@ -55,7 +55,7 @@ pub(crate) use self::{
 };
 use crate::{
     chart::ChartError,
-    output::{self, Exit, Failure},
+    output::{self, CommandFailure, Exit},
 };
 
 /// A load failed.
@@ -92,8 +92,8 @@ enum LoadError {
 pub(crate) async fn run(
     plan: LoadPlan,
     workers: Option<AskWorkers>,
-    mut print: impl FnMut(&Printed<'_>) -> Result<(), Failure>,
-) -> Result<Exit, Failure> {
+    mut print: impl FnMut(&Printed<'_>) -> Result<(), CommandFailure>,
+) -> Result<Exit, CommandFailure> {
     let unreachable = |source| unreachable(&plan.broker, source);
     // Before the first message, because a load must be stoppable.
     let stop = Stop::listen().map_err(LoadError::Signals)?;
@@ -137,9 +137,9 @@ pub(crate) async fn run(
 }
 
 /// The message if a command's broker cannot be reached.
-pub(crate) fn unreachable(broker: &BrokerSettings, source: QueueError) -> Failure {
+pub(crate) fn unreachable(broker: &BrokerSettings, source: QueueError) -> CommandFailure {
     let error = anyhow::Error::new(source).context(format!("reach the broker {broker}"));
-    Failure::new(Exit::Unavailable, error).hint(
+    CommandFailure::new(Exit::Unavailable, error).hint(
         "is it running, and are user, password and vhost right in --url (or AMQP_URL, or broker.url)?",
     )
 }
@@ -231,7 +231,7 @@ impl Printed<'_> {
     }
 }
 
-impl From<LoadError> for Failure {
+impl From<LoadError> for CommandFailure {
     fn from(error: LoadError) -> Self {
         let hint = match &error {
             LoadError::Silent {

@@ -18,13 +18,13 @@ const MAX_BYTES: u64 = 4096;
 
 /// Says which measurements are to be written.
 #[derive(Debug, Default)]
-pub(super) struct Measured {
+pub(super) struct MeasurementSchedule {
     step: u32,
     /// The jobs that had finished at the last writing.
     written: BTreeMap<PoolName, u64>,
 }
 
-impl Measured {
+impl MeasurementSchedule {
     /// The measurements to write now: every few steps, those of pools whose jobs have finished since.
     pub(super) fn due(&mut self, pools: &[(PoolName, Timings)]) -> Vec<(PoolName, Timings)> {
         self.step = (self.step + 1) % STEPS;
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn measurements_are_written_now_and_then_and_only_new_ones() {
-        let mut measured = Measured::default();
+        let mut measured = MeasurementSchedule::default();
         let pool = PoolName::from("jobs");
         let mut due = |samples: u64| {
             let pools = [(pool.clone(), timings(samples))];

@@ -7,7 +7,7 @@ use tidegate::config::{Described, DescribedKey, Shape, Written, described};
 /// The JSON schema of the configuration file.
 pub(crate) fn schema() -> String {
     let described = described();
-    let mut root = Table::new("tidegate's configuration");
+    let mut root = SchemaTable::new("tidegate's configuration");
     // Keys of a section follow anywhere after it, so the sections come first.
     for entry in &described {
         if let Described::Section { path, doc, .. } = entry {
@@ -50,15 +50,15 @@ pub(crate) fn schema() -> String {
 }
 
 /// A table while the schema is being built.
-struct Table {
+struct SchemaTable {
     doc: &'static str,
     keys: Vec<(String, Value)>,
-    tables: Vec<(String, Table)>,
+    tables: Vec<(String, SchemaTable)>,
     /// Whether its keys are the user's own.
     is_open: bool,
 }
 
-impl Table {
+impl SchemaTable {
     fn new(doc: &'static str) -> Self {
         Self {
             doc,
@@ -69,13 +69,13 @@ impl Table {
     }
 
     /// The table at a path. It is created if it is missing.
-    fn at(&mut self, path: &str) -> &mut Table {
+    fn at(&mut self, path: &str) -> &mut SchemaTable {
         let levels = path.split('.').filter(|level| !level.is_empty());
         levels.fold(self, |table, level| {
             let index = match table.tables.iter().position(|(name, _)| name == level) {
                 Some(index) => index,
                 None => {
-                    table.tables.push((level.to_owned(), Table::new("")));
+                    table.tables.push((level.to_owned(), SchemaTable::new("")));
                     table.tables.len() - 1
                 }
             };

@@ -337,7 +337,8 @@ fn is_for_traces(metadata: &Metadata<'_>) -> bool {
     metadata.target() == tidegate::run::traces::TARGET
 }
 
-/// The log's filter: it keeps the lines that the filter of the user selects, without secrets. Lines that report missing lines are always logged.
+/// The log's filter: it keeps the lines that the filter of the user selects, without secrets. Lines that report missing
+/// lines are always logged.
 struct LogFilter(EnvFilter);
 
 fn tells_of_the_log(metadata: &Metadata<'_>) -> bool {

@@ -123,7 +123,7 @@ impl Stderr {
     /// Starts a writer that gives its lines to `write`, which may block.
     fn to(write: impl FnMut(&[u8]) -> io::Result<usize> + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(SharedQueue::default());
-        let writer = Writer {
+        let writer = StderrWriter {
             shared: shared.clone(),
             write,
             lost: 0,
@@ -165,7 +165,7 @@ impl SharedQueue {
     }
 }
 
-struct Writer<W> {
+struct StderrWriter<W> {
     shared: Arc<SharedQueue>,
     write: W,
     /// Dropped lines that are not reported yet.
@@ -174,7 +174,7 @@ struct Writer<W> {
     is_mid_line: bool,
 }
 
-impl<W: FnMut(&[u8]) -> io::Result<usize>> Writer<W> {
+impl<W: FnMut(&[u8]) -> io::Result<usize>> StderrWriter<W> {
     fn serve(mut self) {
         // A terminal in `tostop` mode stops a background process that writes to it, unless the signal is blocked.
         // Blocked only in this thread, because jobs inherit the mask of the other threads.

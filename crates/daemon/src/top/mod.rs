@@ -1,7 +1,7 @@
 //! `tidegate top`: the pools of a running supervisor, live, in the terminal.
 //!
-//! Keys, snapshots and answers become one [`Event`]. [`ScreenState::take`] is synchronous and says what to ask the supervisor
-//! for; [`screen`] draws a state. Only this file waits: for the terminal and for the supervisor.
+//! Keys, snapshots and answers become one [`ScreenEvent`]. [`ScreenState::take`] is synchronous and says what to ask the
+//! supervisor for; [`screen`] draws a state. Only this file waits: for the terminal and for the supervisor.
 
 mod screen;
 mod source;
@@ -16,9 +16,9 @@ use tokio::{
     time::{self, MissedTickBehavior},
 };
 
-pub(crate) use self::source::{Detail, Source, Steer};
+pub(crate) use self::source::{Detail, ScreenSource, Steer};
 use self::{
-    state::{Ask, Event, Next, ScreenState},
+    state::{Ask, Next, ScreenEvent, ScreenState},
     terminal::Terminal,
 };
 
@@ -32,12 +32,12 @@ const KEYS: usize = 64;
 ///
 /// # Errors
 /// The terminal cannot be used: standard output is not a terminal, or it fails.
-pub(crate) async fn run(source: impl Source, color: bool) -> std::io::Result<()> {
+pub(crate) async fn run(source: impl ScreenSource, color: bool) -> std::io::Result<()> {
     let mut terminal = Terminal::open()?;
     let (keys, mut typed) = mpsc::channel(KEYS);
     terminal::read_keys(keys);
     let mut state = ScreenState::new(color);
-    let mut asked: JoinSet<Event> = JoinSet::new();
+    let mut asked: JoinSet<ScreenEvent> = JoinSet::new();
     let mut ticks = time::interval(STEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
@@ -45,15 +45,15 @@ pub(crate) async fn run(source: impl Source, color: bool) -> std::io::Result<()>
         let event = tokio::select! {
             biased;
             key = typed.recv() => match key {
-                Some(key) => Event::Key(key),
+                Some(key) => ScreenEvent::Key(key),
                 // The terminal is closed.
                 None => return Ok(()),
             },
             Some(answer) = asked.join_next() => match answer {
                 Ok(answer) => answer,
-                Err(panic) => Event::Failed(panic.to_string()),
+                Err(panic) => ScreenEvent::Failed(panic.to_string()),
             },
-            _ = ticks.tick() => Event::Tick,
+            _ = ticks.tick() => ScreenEvent::Tick,
         };
         match state.take(event) {
             Next::Draw => {}
@@ -67,15 +67,15 @@ pub(crate) async fn run(source: impl Source, color: bool) -> std::io::Result<()>
     }
 }
 
-async fn answer(source: impl Source, ask: Ask) -> Event {
+async fn answer(source: impl ScreenSource, ask: Ask) -> ScreenEvent {
     match ask {
         Ask::Pools => match source.pools().await {
-            Ok(pools) => Event::Pools(pools),
-            Err(error) => Event::Failed(error),
+            Ok(pools) => ScreenEvent::Pools(pools),
+            Err(error) => ScreenEvent::Failed(error),
         },
         Ask::Detail(pool) => match source.detail(&pool).await {
-            Ok(detail) => Event::Detail(pool, detail),
-            Err(error) => Event::Detail(
+            Ok(detail) => ScreenEvent::Detail(pool, detail),
+            Err(error) => ScreenEvent::Detail(
                 pool,
                 Detail {
                     decision: error,
@@ -84,8 +84,8 @@ async fn answer(source: impl Source, ask: Ask) -> Event {
             ),
         },
         Ask::Steer(pool, steer) => match source.steer(&pool, steer).await {
-            Ok(said) => Event::Said(said),
-            Err(error) => Event::Refused(error),
+            Ok(said) => ScreenEvent::Said(said),
+            Err(error) => ScreenEvent::Refused(error),
         },
     }
 }

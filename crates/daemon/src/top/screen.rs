@@ -348,7 +348,7 @@ mod tests {
     use crate::top::{
         Detail,
         state::{
-            Event,
+            ScreenEvent,
             tests::{pool, with_pools},
         },
     };
@@ -368,7 +368,7 @@ mod tests {
         let mut state = with_pools(&["thumbnails", "invoices"]);
         for demand in [0, 40, 80, 160, 120] {
             let pools = vec![pool("thumbnails", demand), pool("invoices", 0)];
-            let _ = state.take(Event::Pools(pools));
+            let _ = state.take(ScreenEvent::Pools(pools));
         }
         insta::assert_snapshot!(text(&state, 80, 24));
     }
@@ -382,12 +382,12 @@ mod tests {
     fn a_pool_in_detail_says_why_and_what_runs() {
         use ratatui::crossterm::event::{Event as Typed, KeyCode, KeyEvent};
         let mut state = with_pools(&["thumbnails"]);
-        let _ = state.take(Event::Key(Typed::Key(KeyEvent::from(KeyCode::Enter))));
+        let _ = state.take(ScreenEvent::Key(Typed::Key(KeyEvent::from(KeyCode::Enter))));
         let detail = Detail {
             decision: "expected 13 (by policy)".to_owned(),
             jobs: vec!["order-17  w3  4.2s".to_owned()],
         };
-        let _ = state.take(Event::Detail("thumbnails".to_owned(), detail));
+        let _ = state.take(ScreenEvent::Detail("thumbnails".to_owned(), detail));
         insta::assert_snapshot!(text(&state, 80, 24));
     }
 
@@ -419,7 +419,7 @@ mod tests {
     #[test]
     fn foreign_text_moves_no_cursor() {
         let mut state = with_pools(&["a"]);
-        let _ = state.take(Event::Refused("\u{1b}[2Jgone".to_owned()));
+        let _ = state.take(ScreenEvent::Refused("\u{1b}[2Jgone".to_owned()));
         assert!(text(&state, 80, 24).contains("\\u{1b}[2Jgone"));
     }
 }

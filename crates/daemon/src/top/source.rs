@@ -14,7 +14,7 @@ pub(crate) struct Detail {
 }
 
 /// The supervisor of this screen. An error is one line for people.
-pub(crate) trait Source: Clone + Send + Sync + 'static {
+pub(crate) trait ScreenSource: Clone + Send + Sync + 'static {
     /// Every pool.
     fn pools(&self) -> impl Future<Output = Result<Vec<v1::Pool>, String>> + Send;
     /// One pool in detail.

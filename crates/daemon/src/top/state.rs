@@ -15,7 +15,7 @@ const DIGITS: usize = 6;
 
 /// An event of the screen.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(super) enum ScreenEvent {
     /// A second has passed.
     Tick,
     /// A key, or another size.
@@ -131,28 +131,28 @@ impl ScreenState {
     }
 
     /// Processes an event, and returns the next action.
-    pub(super) fn take(&mut self, event: Event) -> Next {
+    pub(super) fn take(&mut self, event: ScreenEvent) -> Next {
         match event {
-            Event::Tick => self.ask_anew(),
-            Event::Pools(pools) => {
+            ScreenEvent::Tick => self.ask_anew(),
+            ScreenEvent::Pools(pools) => {
                 self.take_pools(pools);
                 Next::Draw
             }
-            Event::Detail(pool, detail) => {
+            ScreenEvent::Detail(pool, detail) => {
                 self.detail = Some((pool, detail));
                 Next::Draw
             }
-            Event::Failed(why) => {
+            ScreenEvent::Failed(why) => {
                 self.is_asking = false;
                 self.cut_off = Some(why);
                 Next::Draw
             }
-            Event::Said(text) => self.say(text, false),
-            Event::Refused(text) => self.say(text, true),
-            Event::Key(event::Event::Key(key)) if key.kind != KeyEventKind::Release => {
+            ScreenEvent::Said(text) => self.say(text, false),
+            ScreenEvent::Refused(text) => self.say(text, true),
+            ScreenEvent::Key(event::Event::Key(key)) if key.kind != KeyEventKind::Release => {
                 self.key(key)
             }
-            Event::Key(_) => Next::Draw,
+            ScreenEvent::Key(_) => Next::Draw,
         }
     }
 
@@ -330,12 +330,12 @@ pub(super) mod tests {
     pub(in crate::top) fn with_pools(names: &[&str]) -> ScreenState {
         let mut state = ScreenState::new(true);
         let pools = names.iter().map(|name| pool(name, 120)).collect();
-        let _ = state.take(Event::Pools(pools));
+        let _ = state.take(ScreenEvent::Pools(pools));
         state
     }
 
     fn press(state: &mut ScreenState, key: KeyCode) -> Next {
-        state.take(Event::Key(event::Event::Key(KeyEvent::from(key))))
+        state.take(ScreenEvent::Key(event::Event::Key(KeyEvent::from(key))))
     }
 
     fn type_text(state: &mut ScreenState, text: &str) -> Next {
@@ -349,12 +349,15 @@ pub(super) mod tests {
     #[test]
     fn asks_once_until_the_supervisor_answers() {
         let mut state = ScreenState::new(true);
-        assert_eq!(state.take(Event::Tick), Next::Ask(vec![Ask::Pools]));
-        assert_eq!(state.take(Event::Tick), Next::Draw);
-        assert_eq!(state.take(Event::Failed("gone".to_owned())), Next::Draw);
+        assert_eq!(state.take(ScreenEvent::Tick), Next::Ask(vec![Ask::Pools]));
+        assert_eq!(state.take(ScreenEvent::Tick), Next::Draw);
+        assert_eq!(
+            state.take(ScreenEvent::Failed("gone".to_owned())),
+            Next::Draw
+        );
         assert_eq!(state.cut_off.as_deref(), Some("gone"));
-        assert_eq!(state.take(Event::Tick), Next::Ask(vec![Ask::Pools]));
-        let _ = state.take(Event::Pools(vec![pool("a", 1)]));
+        assert_eq!(state.take(ScreenEvent::Tick), Next::Ask(vec![Ask::Pools]));
+        let _ = state.take(ScreenEvent::Pools(vec![pool("a", 1)]));
         assert_eq!(state.cut_off, None);
     }
 
@@ -374,9 +377,9 @@ pub(super) mod tests {
     fn when_the_selected_pool_is_removed_the_next_one_is_selected() {
         let mut state = with_pools(&["a", "b", "c"]);
         let _ = press(&mut state, KeyCode::Down);
-        let _ = state.take(Event::Pools(vec![pool("a", 1), pool("c", 1)]));
+        let _ = state.take(ScreenEvent::Pools(vec![pool("a", 1), pool("c", 1)]));
         assert_eq!(state.pool().map(name), Some("c"));
-        let _ = state.take(Event::Pools(Vec::new()));
+        let _ = state.take(ScreenEvent::Pools(Vec::new()));
         assert_eq!(state.pool().map(name), None);
         assert_eq!(press(&mut state, KeyCode::Char('p')), Next::Draw);
     }
@@ -439,10 +442,10 @@ pub(super) mod tests {
     fn a_trend_is_bounded_and_forgotten_with_its_pool() {
         let mut state = with_pools(&["a"]);
         for demand in 0..TREND as u64 + 5 {
-            let _ = state.take(Event::Pools(vec![pool("a", demand)]));
+            let _ = state.take(ScreenEvent::Pools(vec![pool("a", demand)]));
         }
         assert_eq!(state.trends["a"].len(), TREND);
-        let _ = state.take(Event::Pools(vec![pool("b", 1)]));
+        let _ = state.take(ScreenEvent::Pools(vec![pool("b", 1)]));
         assert!(!state.trends.contains_key("a"));
     }
 }

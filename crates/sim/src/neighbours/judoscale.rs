@@ -11,8 +11,8 @@
 //! ```
 //!
 //! The upper end is `TIME`. Judoscale leaves the lower end to its users: here it is half of the upper end. The pause
-//! between two steps up is a setting too: here it is the 10 s between two measurements. The range of workers is 1 to `max`. A worker
-//! that is told to stop finishes its job.
+//! between two steps up is a setting too: here it is the 10 s between two measurements. The range of workers is 1 to `max`.
+//! A worker that is told to stop finishes its job.
 
 use std::time::Duration;
 

@@ -182,7 +182,7 @@ impl IncomingFrames {
         let mut names = Vec::new();
         fields(layout, arguments, |field, _| {
             match field {
-                Argument::Short(text) => {
+                MethodArgument::Short(text) => {
                     let shown = RawTexts::default().show(text);
                     let shown = first_bytes(&shown, usize::from(u8::MAX));
                     repaired.push(shown.len() as u8);
@@ -190,16 +190,16 @@ impl IncomingFrames {
                     names.push(text);
                 }
                 // Only a greeting has a table, and nothing of it is needed.
-                Argument::Table(content)
+                MethodArgument::Table(content)
                     if !is_container(content, ValueKind::Table, LAPIN_REQUIREMENTS) =>
                 {
                     repaired.extend_from_slice(&[0; 4]);
                 }
-                Argument::Table(content) => {
+                MethodArgument::Table(content) => {
                     repaired.extend_from_slice(&(content.len() as u32).to_be_bytes());
                     repaired.extend_from_slice(content);
                 }
-                Argument::Other(bytes) => repaired.extend_from_slice(bytes),
+                MethodArgument::Other(bytes) => repaired.extend_from_slice(bytes),
             }
             true
         });
@@ -329,7 +329,7 @@ fn layout(class: u16, method: u16) -> Option<&'static [u8]> {
 
 /// One argument of a method.
 #[derive(Debug)]
-enum Argument<'a> {
+enum MethodArgument<'a> {
     Short(&'a [u8]),
     Table(&'a [u8]),
     /// Any other argument, as its bytes.
@@ -341,7 +341,7 @@ enum Argument<'a> {
 fn fields<'a>(
     layout: &[u8],
     mut at: Cursor<'a>,
-    mut each: impl FnMut(Argument<'a>, bool) -> bool,
+    mut each: impl FnMut(MethodArgument<'a>, bool) -> bool,
 ) -> Option<bool> {
     let mut all = true;
     for kind in layout {
@@ -350,20 +350,23 @@ fn fields<'a>(
             b's' => {
                 let text = at.short()?;
                 (
-                    Argument::Short(text),
+                    MethodArgument::Short(text),
                     text.is_ascii() || std::str::from_utf8(text).is_ok(),
                 )
             }
             b'F' => {
                 let content = at.long()?;
                 (
-                    Argument::Table(content),
+                    MethodArgument::Table(content),
                     is_container(content, ValueKind::Table, LAPIN_REQUIREMENTS),
                 )
             }
             b'S' => {
                 at.long()?;
-                (Argument::Other(&begin[..begin.len() - at.0.len()]), true)
+                (
+                    MethodArgument::Other(&begin[..begin.len() - at.0.len()]),
+                    true,
+                )
             }
             fixed => {
                 let bytes = match fixed {
@@ -372,7 +375,7 @@ fn fields<'a>(
                     b'l' => 4,
                     _ => 8,
                 };
-                (Argument::Other(at.take(bytes)?), true)
+                (MethodArgument::Other(at.take(bytes)?), true)
             }
         };
         all &= each(field, plain);

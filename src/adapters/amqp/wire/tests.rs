@@ -1,3 +1,5 @@
+//! Tests of the stream below lapin: frames that are hostile, malformed or too long.
+
 mod properties;
 
 use std::io;

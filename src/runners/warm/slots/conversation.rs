@@ -11,7 +11,7 @@ use tokio::{
 
 use super::super::{
     lines::NoLine,
-    link::{End, Link, StopMode, cut, unasked},
+    link::{End, StopMode, WarmLink, cut, unasked},
     protocol::{self, RunnerAnswer, RunnerMessage},
 };
 use crate::{decide::JobId, escape::Quoted, runners::process::LINGER};
@@ -81,7 +81,7 @@ enum Reason {
 /// # Cancel-safety
 /// Not cancel-safe: when dropped, it kills the process's group at once.
 pub(super) async fn converse(
-    link: Box<Link>,
+    link: Box<WarmLink>,
     slots: u32,
     orders: mpsc::Receiver<SlotOrder>,
     lost: watch::Sender<bool>,
@@ -102,7 +102,7 @@ pub(super) async fn converse(
 }
 
 struct Conversation {
-    link: Box<Link>,
+    link: Box<WarmLink>,
     orders: mpsc::Receiver<SlotOrder>,
     /// By slot.
     places: Vec<SlotState>,
@@ -131,7 +131,7 @@ impl Conversation {
     async fn run(&mut self) -> Reason {
         let mut log_is_open = true;
         loop {
-            let Link {
+            let WarmLink {
                 process,
                 stdin,
                 lines,

@@ -6,10 +6,10 @@
 //! - `slot` is the runner. It has its job's own deadline and stop.
 //!
 //! # A job and its process
-//! A job that is stopped or reaches its timeout is told to stop by a line. If it does not answer within `kill_grace`, its slot is
-//! given up: the process gets no other job, continues with the jobs that it has, and is ended after them. A process
-//! that ends or violates the protocol fails all jobs that it had, and no other jobs. Jobs of which it had read nothing
-//! run in another process.
+//! A job that is stopped or reaches its timeout is told to stop by a line. If it does not answer within `kill_grace`, its
+//! slot is given up: the process gets no other job, continues with the jobs that it has, and is ended after them. A process
+//! that ends or violates the protocol fails all jobs that it had, and no other jobs. Jobs of which it had read nothing run
+//! in another process.
 //!
 //! # How it ends
 //! When the last slot of a process is released, its input is closed, and it is killed after `kill_grace`.

@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    super::{WarmSettings, link::Link, wear::ProcessUsage},
+    super::{WarmSettings, link::WarmLink, wear::ProcessUsage},
     conversation::{SlotOrder, converse},
 };
 use crate::runner::{Retirement, StartError};
@@ -69,22 +69,22 @@ pub(super) struct HeldSlot {
 pub(in crate::runners::warm) enum Taken {
     Slot(GivenSlot),
     /// The process takes one job at a time: it uses version 1 of the protocol.
-    Single(Box<Link>),
+    Single(Box<WarmLink>),
 }
 
 /// A slot for [`WarmSlot`](super::WarmSlot).
 pub(in crate::runners::warm) struct GivenSlot(pub(super) HeldSlot);
 
 impl Processes {
-    /// Takes a free slot. If no slot is free, this awaits `start`, which starts a process. If a process is being started already
-    /// and has a slot left, this waits for that process instead.
+    /// Takes a free slot. If no slot is free, this awaits `start`, which starts a process. If a process is being started
+    /// already and has a slot left, this waits for that process instead.
     ///
     /// # Cancel-safety
     /// Cancel-safe: a process that was being started ends.
     pub(in crate::runners::warm) async fn take(
         &self,
         settings: &WarmSettings,
-        start: impl Future<Output = Result<Box<Link>, StartError>>,
+        start: impl Future<Output = Result<Box<WarmLink>, StartError>>,
     ) -> Result<Taken, StartError> {
         loop {
             let found = self.find(settings.concurrency);
@@ -119,7 +119,7 @@ impl Processes {
     async fn start(
         &self,
         settings: &WarmSettings,
-        start: impl Future<Output = Result<Box<Link>, StartError>>,
+        start: impl Future<Output = Result<Box<WarmLink>, StartError>>,
         mut promise: Promise<'_>,
     ) -> Result<Taken, StartError> {
         let link = match start.await {
@@ -213,9 +213,9 @@ impl Drop for Promise<'_> {
 
 impl SharedProcess {
     /// Takes over a process that is ready, and starts the task that exchanges lines with it.
-    fn new(link: Box<Link>, slots: u32, settings: &WarmSettings) -> Arc<Self> {
-        // A slot has at most four orders on their way: the stop of a job that has just ended, the next job, its stop, and that
-        // the slot gave up. Each of them can be a kill too.
+    fn new(link: Box<WarmLink>, slots: u32, settings: &WarmSettings) -> Arc<Self> {
+        // A slot has at most four orders on their way: the stop of a job that has just ended, the next job, its stop, and
+        // that the slot gave up. Each of them can be a kill too.
         let capacity = slots as usize * 5;
         let (orders, received) = mpsc::channel(capacity);
         let (lost, is_lost) = watch::channel(false);

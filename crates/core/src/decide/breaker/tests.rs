@@ -1,3 +1,5 @@
+//! Tests of the breaker: when it opens, when it tries a job, and when it closes.
+
 use proptest::prelude::*;
 
 use super::*;

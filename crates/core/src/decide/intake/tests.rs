@@ -1,3 +1,5 @@
+//! Tests of intake: what closes it, for how long, and which reason is shown.
+
 use super::*;
 
 fn at(seconds: u64) -> Moment {

@@ -64,11 +64,11 @@ pub(super) struct Durations {
     /// When `newest` was begun.
     begun: Moment,
     older: Option<DDSketch>,
-    quantiles: Option<Quantiles>,
+    quantiles: Option<CachedQuantiles>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Quantiles {
+struct CachedQuantiles {
     /// Measurements that they were computed from.
     samples: usize,
     p50: Duration,
@@ -125,7 +125,7 @@ impl Durations {
         })
     }
 
-    fn compute(&self, samples: usize) -> Quantiles {
+    fn compute(&self, samples: usize) -> CachedQuantiles {
         let mut all = self.newest.clone();
         if let Some(older) = &self.older {
             all.merge(older)
@@ -135,7 +135,7 @@ impl Durations {
             let value = all.quantile(q).ok().flatten().unwrap_or(0.0);
             Duration::try_from_secs_f64(value).unwrap_or_default()
         };
-        Quantiles {
+        CachedQuantiles {
             samples,
             p50: quantile(0.5),
             p95: quantile(0.95),

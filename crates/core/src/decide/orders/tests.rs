@@ -1,3 +1,5 @@
+//! Tests of orders: what each order changes, when it ends, and how orders are stored.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of reconcile: the expected number of workers and the plan, as examples and as properties.
+
 mod bounds;
 mod by_hand;
 mod deciding_term;

@@ -1,3 +1,5 @@
+//! Tests of schedules: when entries are open, also when the clocks change.
+
 use super::*;
 use crate::decide::Policy;
 

@@ -1,3 +1,5 @@
+//! Tests of shares: who is a member of the group, and how many workers each member gets.
+
 mod group;
 
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! Tests of `target_wait`: the number that it asks for, with its terms.
+
 use proptest::prelude::*;
 
 use super::*;

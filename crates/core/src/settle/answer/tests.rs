@@ -1,3 +1,5 @@
+//! Tests of replies: which messages get one, where it goes, and what it has in it.
+
 use super::*;
 use crate::{
     queue::HeaderValue,

@@ -1,3 +1,5 @@
+//! Tests of copies: what a copy keeps, what it moves aside, and what it drops.
+
 use bytes::Bytes;
 use proptest::prelude::*;
 

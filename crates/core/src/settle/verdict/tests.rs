@@ -1,3 +1,5 @@
+//! Tests of the verdict: the settlement for each end of a job.
+
 use super::*;
 use crate::runner::{FailureKind, StartError};
 

@@ -165,8 +165,8 @@ Examples:
 
     /// Find the cheapest policy setting that meets a target for waiting times
     ///
-    /// Tries keys of the pool's own policy (`jobs_per_worker`, `utilisation` or `workers`, then `down_window` and `max`) on the
-    /// first part of a trace: the target is met if 95 of 100 jobs wait no longer. The best setting is checked on the
+    /// Tries keys of the pool's own policy (`jobs_per_worker`, `utilisation` or `workers`, then `down_window` and `max`) on
+    /// the first part of a trace: the target is met if 95 of 100 jobs wait no longer. The best setting is checked on the
     /// rest of the trace, and printed as TOML. `max` is never raised.
     #[command(after_help = "\
 Examples:

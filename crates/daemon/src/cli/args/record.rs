@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::SocketArgs;
-use tidegate::api::v1::Span;
+use tidegate::api::v1::TimeSpan;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RecordArgs {
@@ -14,7 +14,7 @@ pub(in crate::cli) struct RecordArgs {
 
     /// How long to record; Ctrl-C ends it earlier
     #[arg(long, value_name = "TIME")]
-    pub(in crate::cli) duration: Span,
+    pub(in crate::cli) duration: TimeSpan,
 
     /// The file to write; `-` is standard output
     #[arg(long, value_name = "FILE.csv")]

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::socket::SocketArgs;
-use tidegate::api::v1::Span;
+use tidegate::api::v1::TimeSpan;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct StatusArgs {
@@ -14,7 +14,7 @@ pub(in crate::cli) struct StatusArgs {
 
     /// Time between two readings
     #[arg(long, value_name = "TIME", default_value = "1s", requires = "watch")]
-    pub(in crate::cli) interval: Span,
+    pub(in crate::cli) interval: TimeSpan,
 
     #[command(flatten)]
     pub(in crate::cli) socket: SocketArgs,

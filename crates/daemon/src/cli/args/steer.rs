@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::socket::SocketArgs;
 use tidegate::{
-    api::v1::{Span, Workers},
+    api::v1::{TimeSpan, Workers},
     run::StopThen,
     text::parse_duration,
 };
@@ -34,7 +34,7 @@ pub(in crate::cli) struct PauseArgs {
 
     /// Resume automatically after this time: 90s, 30m, 2h
     #[arg(long = "for", value_name = "TIME")]
-    pub(in crate::cli) span: Option<Span>,
+    pub(in crate::cli) span: Option<TimeSpan>,
 
     /// Pause only the shrinking: the pool works and may grow, but stops no worker
     #[arg(long)]
@@ -58,7 +58,7 @@ pub(in crate::cli) struct DrainArgs {
 
     /// Wait no longer than this: 30s, 5m
     #[arg(long, value_name = "TIME")]
-    pub(in crate::cli) timeout: Option<Span>,
+    pub(in crate::cli) timeout: Option<TimeSpan>,
 
     /// When that time has passed, stop the jobs that still run and give their messages back
     #[arg(long, requires = "timeout")]

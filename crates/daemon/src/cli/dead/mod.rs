@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     dead::{self, DeadLetterQueue, LetterLimit, Walked, Wanted},
-    output::{self, Exit, Failure},
+    output::{self, CommandFailure, Exit},
 };
 use tidegate::{
     config::{PoolSettings, Settings},
@@ -32,7 +32,7 @@ use tidegate::{
     text::{counted, form_for},
 };
 
-pub(super) async fn dead(cli: &Cli, args: &DeadArgs) -> Result<Exit, Failure> {
+pub(super) async fn dead(cli: &Cli, args: &DeadArgs) -> Result<Exit, CommandFailure> {
     let settings = loading::load(cli)?.1.settings;
     let place = match &args.command {
         DeadCommand::List(list) => &list.place,
@@ -40,7 +40,7 @@ pub(super) async fn dead(cli: &Cli, args: &DeadArgs) -> Result<Exit, Failure> {
         DeadCommand::Retry(choice) => &choice.place,
         DeadCommand::Purge(purge) => &purge.choice.place,
     };
-    let place = DeadLetterPlace::find(&settings, place)?;
+    let place = PoolDeadLetters::find(&settings, place)?;
     let driver = broker::connect(&settings.broker).await?;
     let done = place.work(cli.format, args, driver.clone()).await;
     driver.close().await;
@@ -48,7 +48,7 @@ pub(super) async fn dead(cli: &Cli, args: &DeadArgs) -> Result<Exit, Failure> {
 }
 
 /// The queue with the dead letters of a pool.
-struct DeadLetterPlace<'a> {
+struct PoolDeadLetters<'a> {
     pool: &'a PoolSettings,
     queue: QueueName,
     /// Whether the user named the queue, so that a missing one is an error.
@@ -57,8 +57,8 @@ struct DeadLetterPlace<'a> {
     consumes: bool,
 }
 
-impl<'a> DeadLetterPlace<'a> {
-    fn find(settings: &'a Settings, args: &DeadLetterPlaceArgs) -> Result<Self, Failure> {
+impl<'a> PoolDeadLetters<'a> {
+    fn find(settings: &'a Settings, args: &DeadLetterPlaceArgs) -> Result<Self, CommandFailure> {
         let pools = || settings.pools.iter().map(|config| &config.pool);
         let mut configs = settings.pools.iter();
         let Some(config) = configs.find(|config| config.pool.name.as_str() == args.pool) else {
@@ -68,7 +68,7 @@ impl<'a> DeadLetterPlace<'a> {
                 false => format!("the configuration has {}", names.join(", ")),
             };
             let error = anyhow!("find the pool {:?}", args.pool);
-            return Err(Failure::new(Exit::Usage, error).hint(hint));
+            return Err(CommandFailure::new(Exit::Usage, error).hint(hint));
         };
         let pool = &config.pool;
         let named = args.queue.as_deref().map(QueueName::from);
@@ -81,7 +81,9 @@ impl<'a> DeadLetterPlace<'a> {
                     pool.name,
                     pool.queue
                 );
-                return Err(Failure::new(Exit::Usage, error).hint("name that queue: --queue NAME"));
+                return Err(
+                    CommandFailure::new(Exit::Usage, error).hint("name that queue: --queue NAME")
+                );
             }
         };
         if let Some(owner) = pools().find(|pool| dead::is_used_by(&queue, pool)) {
@@ -89,7 +91,7 @@ impl<'a> DeadLetterPlace<'a> {
                 "take {queue} for a queue of dead letters: pool {} works on it",
                 owner.name
             );
-            return Err(Failure::new(Exit::Usage, error));
+            return Err(CommandFailure::new(Exit::Usage, error));
         }
         Ok(Self {
             pool,
@@ -104,7 +106,7 @@ impl<'a> DeadLetterPlace<'a> {
         format: Format,
         args: &DeadArgs,
         driver: Arc<dyn QueueDriver>,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<Exit, CommandFailure> {
         let letters = match driver.probe(&self.queue).await {
             Ok(depth) => depth.ready,
             // The pool creates the queue for its first dead letter.
@@ -132,7 +134,7 @@ impl<'a> DeadLetterPlace<'a> {
         format: Format,
         args: &ListArgs,
         dead_letters: &DeadLetterQueue,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<Exit, CommandFailure> {
         let wanted = Wanted {
             ids: Vec::new(),
             reason: args.reason.clone(),
@@ -168,7 +170,7 @@ impl<'a> DeadLetterPlace<'a> {
         format: Format,
         args: &ShowArgs,
         dead_letters: &DeadLetterQueue,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<Exit, CommandFailure> {
         let wanted = Wanted {
             ids: args.ids.clone(),
             reason: None,
@@ -198,7 +200,7 @@ impl<'a> DeadLetterPlace<'a> {
     }
 
     /// The failure that no letter with these ids was found.
-    fn missing(&self, ids: &[String]) -> Failure {
+    fn missing(&self, ids: &[String]) -> CommandFailure {
         let them = match ids {
             [_] => "a dead letter with the id",
             _ => "dead letters with the ids",
@@ -209,7 +211,7 @@ impl<'a> DeadLetterPlace<'a> {
              an id is taken whole",
             self.pool.name
         );
-        Failure::new(Exit::Unexpected, error).hint(hint)
+        CommandFailure::new(Exit::Unexpected, error).hint(hint)
     }
 
     async fn retry(
@@ -217,7 +219,7 @@ impl<'a> DeadLetterPlace<'a> {
         format: Format,
         args: &ChoiceArgs,
         dead_letters: &DeadLetterQueue,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<Exit, CommandFailure> {
         let wanted = wanted(args);
         let copies = Copies {
             pool: self.pool.name.clone(),
@@ -251,7 +253,7 @@ impl<'a> DeadLetterPlace<'a> {
         args: &ChoiceArgs,
         is_sure: bool,
         dead_letters: &DeadLetterQueue,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<Exit, CommandFailure> {
         let wanted = wanted(args);
         let asks = wanted.is_everything() && !is_sure && dead_letters.letters > 0;
         if asks && !can_ask() {
@@ -261,7 +263,7 @@ impl<'a> DeadLetterPlace<'a> {
                 self.queue
             );
             let hint = "--yes deletes all of them; ids, --reason or --limit choose some";
-            return Err(Failure::new(Exit::Usage, error).hint(hint));
+            return Err(CommandFailure::new(Exit::Usage, error).hint(hint));
         }
         if asks {
             let count = letters(dead_letters.letters);
@@ -295,7 +297,7 @@ impl<'a> DeadLetterPlace<'a> {
         what: Done<'_>,
         dead_letters: &DeadLetterQueue,
         walked: Walked,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<Exit, CommandFailure> {
         if format == Format::Json {
             output::json(&DeadReport {
                 queue: &self.queue,
@@ -314,7 +316,7 @@ impl<'a> DeadLetterPlace<'a> {
         if let Some(error) = walked.problem {
             return Err(failure(error, what.operation));
         }
-        let failed = |error| Err(Failure::new(Exit::Unexpected, error));
+        let failed = |error| Err(CommandFailure::new(Exit::Unexpected, error));
         if walked.stopped {
             return failed(anyhow!("{}: interrupted", what.operation));
         }
@@ -452,7 +454,7 @@ fn summary(queue: &QueueName, what: &Done<'_>, there: u64, walked: &Walked) -> S
 }
 
 /// The failure for an error of the broker. `operation` is read after "failed to".
-fn failure(error: QueueError, operation: &'static str) -> Failure {
+fn failure(error: QueueError, operation: &'static str) -> CommandFailure {
     use QueueErrorKind as K;
     let exit = match error.kind {
         K::Disconnected | K::Timeout | K::Blocked => Exit::Unavailable,
@@ -472,7 +474,7 @@ fn failure(error: QueueError, operation: &'static str) -> Failure {
         K::NotFound => Some("see --queue"),
         _ => None,
     };
-    let failure = Failure::new(exit, anyhow::Error::new(error).context(operation));
+    let failure = CommandFailure::new(exit, anyhow::Error::new(error).context(operation));
     match hint {
         Some(hint) => failure.hint(hint),
         None => failure,

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
-use crate::output::{Exit, Failure};
+use crate::output::{CommandFailure, Exit};
 use tidegate::escape::Escaped;
 
 /// Prints a message on standard error. If standard error is closed, it cannot be read.
@@ -25,13 +25,13 @@ pub(super) fn can_ask() -> bool {
 }
 
 /// Asks the user at the terminal.
-pub(super) fn confirmed(question: &str) -> Result<bool, Failure> {
+pub(super) fn confirmed(question: &str) -> Result<bool, CommandFailure> {
     let _ = write!(io::stderr(), "{} [y/N] ", Escaped(question));
     let mut answer = String::new();
     io::stdin()
         .read_line(&mut answer)
         .context("read the answer")
-        .map_err(|error| Failure::new(Exit::Unexpected, error))?;
+        .map_err(|error| CommandFailure::new(Exit::Unexpected, error))?;
     let answer = answer.trim().to_lowercase();
     Ok(answer == "y" || answer == "yes")
 }

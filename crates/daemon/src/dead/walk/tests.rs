@@ -1,3 +1,5 @@
+//! Tests of the walk on the in-memory broker: which letters it moves, deletes and leaves.
+
 use std::num::NonZeroU64;
 
 use super::*;

@@ -1,25 +1,27 @@
+//! Tests of the access rules: the answer to each kind of request, by its host, origin and token.
+
 use super::*;
 
 const LOOPBACK: &str = "127.0.0.1:8672";
 const EVERYWHERE: &str = "0.0.0.0:8672";
 
-fn guard(listen: &str, token: Option<&str>) -> Guard {
+fn guard(listen: &str, token: Option<&str>) -> AccessRules {
     guard_with(listen, token, None)
 }
 
-fn guard_with(listen: &str, steer: Option<&str>, read: Option<&str>) -> Guard {
+fn guard_with(listen: &str, steer: Option<&str>, read: Option<&str>) -> AccessRules {
     let tokens = Tokens {
         steer: steer.and_then(Token::new),
         read: read.and_then(Token::new),
     };
-    Guard {
+    AccessRules {
         hostname: Some("db7.example.net".to_owned()),
-        ..Guard::new(listen.parse().unwrap(), tokens)
+        ..AccessRules::new(listen.parse().unwrap(), tokens)
     }
 }
 
 fn ask(
-    guard: &Guard,
+    guard: &AccessRules,
     method: Method,
     path: &str,
     lines: &[(&str, &str)],
@@ -32,7 +34,7 @@ fn ask(
     guard.check(&method, &path.parse().unwrap(), &headers).err()
 }
 
-fn get(guard: &Guard, host: &str, path: &str) -> Option<RequestRefusal> {
+fn get(guard: &AccessRules, host: &str, path: &str) -> Option<RequestRefusal> {
     ask(guard, Method::GET, path, &[("host", host)])
 }
 

@@ -1,3 +1,5 @@
+//! Tests of the events file: on disk, on a full disk, and in a pipe whose reader is slow.
+
 use serde_json::Value;
 
 use super::*;

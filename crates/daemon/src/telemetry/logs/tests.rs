@@ -1,3 +1,5 @@
+//! Tests of the logs: the filter, and the form of a line.
+
 use super::*;
 
 fn from(pairs: &[(&str, &str)]) -> Result<EnvFilter, LogsError> {

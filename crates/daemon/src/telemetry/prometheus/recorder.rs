@@ -15,12 +15,12 @@ use metrics::{
 };
 
 /// The bounds of the histogram with this name.
-pub(super) type Bounds = fn(&str) -> &'static [f64];
+pub(super) type BucketBounds = fn(&str) -> &'static [f64];
 
 /// All series. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Registry {
-    bounds: Bounds,
+    bounds: BucketBounds,
     families: Arc<RwLock<Families>>,
 }
 
@@ -52,7 +52,7 @@ struct Distribution {
 }
 
 impl Registry {
-    pub(super) fn new(bounds: Bounds) -> Self {
+    pub(super) fn new(bounds: BucketBounds) -> Self {
         Self {
             bounds,
             families: Arc::default(),
