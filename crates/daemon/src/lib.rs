@@ -12,6 +12,7 @@ mod dead;
 pub mod demo;
 mod exchange;
 mod failures;
+mod files;
 mod guard;
 mod history;
 pub mod http;

@@ -8,7 +8,10 @@ use super::{
     args::{Cli, simulate::TrafficArgs},
     loading,
 };
-use crate::output::{Exit, Failure};
+use crate::{
+    files::{self, Links},
+    output::{Exit, Failure},
+};
 use tidegate::{
     config::{PoolSettings, Settings, Source},
     decide::{Orders, Rules},
@@ -18,6 +21,9 @@ use tidegate_sim::{PoolModel, ServiceError, ServiceTimes, Workload};
 
 /// The maximum number of jobs in a trace. More would take hours.
 const MOST_JOBS: f64 = 1e9;
+
+/// Largest file of arrivals or of service times, in bytes.
+const LARGEST: u64 = 256 << 20;
 
 impl TrafficArgs {
     /// The workload.
@@ -75,7 +81,7 @@ fn service(text: &str) -> Result<ServiceTimes, Failure> {
 }
 
 fn read(file: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(file).map_err(|error| {
+    files::read_text(file, Links::Follow, LARGEST).map_err(|error| {
         usage(anyhow::Error::new(error).context(format!("read {}", file.display())))
     })
 }
