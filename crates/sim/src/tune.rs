@@ -282,8 +282,8 @@ mod tests {
         workload
     }
 
-    /// Four workers take 60 jobs of 2 s in 15 rounds. The 57th job, which is the last of 95 %, waits for 14 of them: 28 s. With
-    /// three workers it waits 36 s. Workers that never drain cost what their number says.
+    /// Four workers take 60 jobs of 2 s in 15 rounds. The 57th job, which is the last of 95 %, waits for 14 of them:
+    /// 28 s. With three workers it waits 36 s. Workers that never drain cost what their number says.
     #[test]
     fn finds_the_setting_that_arithmetic_says_is_the_best_and_its_margin() {
         let mut present = pool(Policy::fixed(15));
