@@ -130,12 +130,16 @@ impl Trace {
         let mut parts = (Vec::new(), Vec::new());
         let mut left = at;
         for span in &self.spans {
-            if span.length <= left {
+            // What arrives at this time itself is after it. A span without length is never divided.
+            if !left.is_zero() && span.length <= left {
                 parts.0.push(*span);
                 left -= span.length;
                 continue;
             }
-            let share = left.as_secs_f64() / span.length.as_secs_f64();
+            let share = match left.is_zero() {
+                true => 0.0,
+                false => left.as_secs_f64() / span.length.as_secs_f64(),
+            };
             let part = |length: Duration, share: f64| ArrivalSpan {
                 length,
                 arrivals: span.arrivals * share,
@@ -281,6 +285,27 @@ mod tests {
         let (all, nothing) = trace.split(Duration::from_secs(100));
         assert_eq!(all, trace);
         assert_eq!(nothing.spans(), []);
+    }
+
+    #[test]
+    fn arrivals_without_a_length_stay_on_their_side_of_a_split() {
+        let trace = Trace::parse("time\n0\n10\n20\n30\n").expect("a trace");
+        for (at, before) in [
+            (0, 0.0),
+            (5, 1.0),
+            (10, 1.0),
+            (15, 2.0),
+            (30, 3.0),
+            (31, 4.0),
+        ] {
+            let (first, rest) = trace.split(Duration::from_secs(at));
+            assert_eq!(
+                (first.arrivals(), rest.arrivals()),
+                (before, 4.0 - before),
+                "{at}"
+            );
+            assert_eq!(first.length() + rest.length(), trace.length(), "{at}");
+        }
     }
 
     #[test]

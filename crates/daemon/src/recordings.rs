@@ -11,7 +11,7 @@ mod measured;
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
     time::Duration,
@@ -30,6 +30,7 @@ pub(crate) use self::{
     last_day::{LastDay, last_day},
     measured::measured_before,
 };
+use crate::files::{self, Links};
 
 /// Time that a line covers.
 const STEP: Duration = Duration::from_secs(10);
@@ -79,8 +80,18 @@ pub(crate) async fn keep(supervisor: Supervisor, state_dir: PathBuf) {
     }
 }
 
-/// The messages that each pool has seen arrive, and what each pool measured of its jobs.
-type SeenMessages = (BTreeMap<PoolName, Option<u64>>, Vec<(PoolName, Timings)>);
+/// What each pool has seen arrive, and what it measured of its jobs.
+type SeenMessages = (
+    BTreeMap<PoolName, Option<Arrived>>,
+    Vec<(PoolName, Timings)>,
+);
+
+/// What a pool has seen arrive since it began to watch its queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Arrived {
+    total: u64,
+    watched: Duration,
+}
 
 fn seen(supervisor: &Supervisor) -> SeenMessages {
     let (mut totals, mut timings) = SeenMessages::default();
@@ -89,7 +100,11 @@ fn seen(supervisor: &Supervisor) -> SeenMessages {
         let measured = measured.map(|decision| decision.inputs.measured);
         let arrivals = measured.and_then(|measured| measured.arrivals);
         // Absent for a pool that has not measured yet.
-        totals.insert(pool.name.clone(), arrivals.map(|arrivals| arrivals.total));
+        let arrived = arrivals.map(|arrivals| Arrived {
+            total: arrivals.total,
+            watched: arrivals.watched,
+        });
+        totals.insert(pool.name.clone(), arrived);
         timings.extend(measured.map(|measured| (pool.name, measured.timings)));
     }
     (totals, timings)
@@ -105,7 +120,7 @@ struct RecordedLine {
 /// The recording of a pool so far.
 #[derive(Debug, Default)]
 struct Recording {
-    total: Option<u64>,
+    arrived: Option<Arrived>,
     /// When the present line begins.
     from: Option<Timestamp>,
     /// The arrivals of the last line that was written.
@@ -114,15 +129,17 @@ struct Recording {
 
 impl Recording {
     /// The line that ends at `now`. `None` if it would repeat that nothing arrived.
-    fn step(&mut self, now: Timestamp, total: Option<u64>) -> Option<RecordedLine> {
+    fn step(&mut self, now: Timestamp, arrived: Option<Arrived>) -> Option<RecordedLine> {
         let from = self.from.replace(now)?;
-        let arrivals = match (self.total, total) {
+        let arrivals = match (self.arrived, arrived) {
             (_, None) => 0,
-            (None, Some(total)) => total,
-            // A queue that was created again counts from zero.
-            (Some(before), Some(total)) => total.checked_sub(before).unwrap_or(total),
+            // A queue that was created again counts from zero. Its total may be the higher one by now.
+            (Some(before), Some(now)) if now.watched >= before.watched => {
+                now.total.checked_sub(before.total).unwrap_or(now.total)
+            }
+            (_, Some(now)) => now.total,
         };
-        self.total = total.or(self.total);
+        self.arrived = arrived.or(self.arrived);
         if arrivals == 0 && self.written == Some(0) {
             return None;
         }
@@ -138,7 +155,13 @@ fn write(
 ) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     // One pool's fault does not keep the others from being written.
-    let lines = lines.iter().map(|(name, line)| append(folder, name, *line));
+    let lines = lines.iter().map(|(name, line)| {
+        let named = |error: io::Error| {
+            let kind = error.kind();
+            io::Error::new(kind, format!("{}: {error}", csv(folder, name).display()))
+        };
+        append(folder, name, *line).map_err(named)
+    });
     let timings = timings
         .iter()
         .map(|(name, timings)| measured::write(folder, name, timings));
@@ -146,17 +169,26 @@ fn write(
     faults.into_iter().next().map_or(Ok(()), Err)
 }
 
+fn csv(folder: &Path, name: &PoolName) -> PathBuf {
+    folder.join(format!("{name}.csv"))
+}
+
 fn append(folder: &Path, name: &PoolName, line: RecordedLine) -> io::Result<()> {
-    let path = folder.join(format!("{name}.csv"));
+    let path = csv(folder, name);
     let mut text = String::new();
     match state_of(&path)? {
         RecordingFile::Absent => text.push_str(HEAD),
+        // The clock was set back. The lines of a trace are in the order of their times.
+        RecordingFile::Current { last, .. } if line.from < last => {
+            fs::rename(&path, folder.join(format!("{name}.1.csv")))?;
+            text.push_str(HEAD);
+        }
         RecordingFile::Current { end, last } => {
             // What a crash left of a line is cut off.
             OpenOptions::new().write(true).open(&path)?.set_len(end)?;
             // A pause of the recording, such as a restart, is not part of the last line.
-            let covered = last + SignedDuration::try_from(STEP).unwrap_or_default();
-            if covered + SignedDuration::from_secs(1) < line.from {
+            let covered = after(last, STEP);
+            if after(covered, Duration::from_secs(1)) < line.from {
                 text.push_str(&format!("{covered},0\n"));
             }
         }
@@ -187,7 +219,7 @@ enum RecordingFile {
 }
 
 fn state_of(path: &Path) -> io::Result<RecordingFile> {
-    let mut file = match File::open(path) {
+    let mut file = match files::open(path, Links::Refuse) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(RecordingFile::Absent),
         Err(error) => return Err(error),
@@ -223,6 +255,13 @@ fn state_of(path: &Path) -> io::Result<RecordingFile> {
     }
 }
 
+/// Later by this much, or the last time that there is.
+fn after(at: Timestamp, by: Duration) -> Timestamp {
+    let later = SignedDuration::try_from(by).ok();
+    let later = later.and_then(|by| at.checked_add(by).ok());
+    later.unwrap_or(Timestamp::MAX)
+}
+
 fn time_of(line: &str) -> Option<Timestamp> {
     line.split(',').next()?.parse().ok()
 }
@@ -251,22 +290,30 @@ mod tests {
     #[test]
     fn a_time_without_arrivals_is_one_line() {
         let mut recording = Recording::default();
-        let totals = [
+        let seen = [
             None,
             None,
             None,
-            Some(5),
-            Some(5),
-            Some(5),
-            Some(9),
-            Some(2),
+            Some((5, 10)),
+            Some((5, 20)),
+            Some((5, 30)),
+            Some((9, 40)),
+            // The queue was created again.
+            Some((2, 5)),
+            Some((8, 3)),
         ];
-        let steps = (0..).zip(totals);
+        let steps = (0..).zip(seen);
         let lines: Vec<_> = steps
-            .filter_map(|(n, total)| recording.step(at(10 * n), total))
+            .filter_map(|(n, seen)| {
+                let seen = seen.map(|(total, watched)| Arrived {
+                    total,
+                    watched: Duration::from_secs(watched),
+                });
+                recording.step(at(10 * n), seen)
+            })
             .map(|line| (line.from.as_second() - 1_800_000_000, line.arrivals))
             .collect();
-        assert_eq!(lines, [(0, 0), (20, 5), (30, 0), (50, 4), (60, 2)]);
+        assert_eq!(lines, [(0, 0), (20, 5), (30, 0), (50, 4), (60, 2), (70, 8)]);
     }
 
     #[test]
@@ -344,5 +391,43 @@ mod tests {
                 "{content:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_begins_a_new_file_so_that_each_file_is_a_trace() {
+        let folder = tempfile::tempdir().unwrap();
+        for (second, arrivals) in [(7200, 5), (7210, 6), (3600, 7), (3610, 8)] {
+            append_at(folder.path(), second, arrivals);
+        }
+        let old = fs::read_to_string(folder.path().join("jobs.1.csv")).unwrap();
+        for (text, arrivals) in [(old, 11.0), (text(folder.path()), 15.0)] {
+            let trace = Trace::parse(&text).expect("a trace");
+            assert_eq!(trace.arrivals(), arrivals, "{text}");
+        }
+    }
+
+    #[test]
+    fn something_else_at_the_place_of_a_recording_is_an_error_and_the_other_pools_are_written() {
+        let folder = tempfile::tempdir().unwrap();
+        nix::unistd::mkfifo(
+            &folder.path().join("odd.csv"),
+            nix::sys::stat::Mode::S_IRWXU,
+        )
+        .unwrap();
+        let line = Line {
+            from: at(0),
+            arrivals: 7,
+        };
+        let lines = [("odd".into(), line), ("jobs".into(), line)];
+        let error = write(folder.path(), &lines, &[]).unwrap_err().to_string();
+        assert!(
+            error.contains("odd.csv") && error.contains("regular file"),
+            "{error}"
+        );
+        assert!(text(folder.path()).ends_with(",7\n"));
+        // The last time that there is.
+        let end = format!("{HEAD}{},1\n", Timestamp::MAX);
+        fs::write(folder.path().join("jobs.csv"), end).unwrap();
+        append_at(folder.path(), 0, 7);
     }
 }

@@ -47,7 +47,9 @@ pub enum ServiceError {
     )]
     Parameters(String),
     /// A line of a file is wrong.
-    #[error("line {line}: {text:?} is not a number of seconds, and not a time such as 250ms")]
+    #[error(
+        "line {line}: {text:?} is not a number of seconds, and not a time such as 250ms, of at most a year"
+    )]
     Line {
         /// The line, 1 for the first.
         line: usize,
@@ -140,11 +142,13 @@ impl ServiceTimes {
     }
 }
 
+/// A measured time. The sum of all times must stay a duration, so none is longer than [`MAX_SERVICE`].
 fn time(text: &str) -> Option<Duration> {
-    match text.parse::<f64>() {
+    let time = match text.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
         Err(_) => tidegate_core::text::parse_duration(text),
-    }
+    };
+    time.filter(|time| time.as_secs_f64() <= MAX_SERVICE)
 }
 
 /// The distribution of service times.
@@ -219,6 +223,16 @@ mod tests {
         );
         let wrong = ServiceTimes::measured("1\nsoon\n").expect_err("a word");
         assert!(wrong.to_string().contains("line 2"), "{wrong}");
+        for wrong in [
+            "1\n1e19\n",
+            "1\n1e300\n",
+            "1\n-1\n",
+            "1\nNaN\n",
+            "1\n999y\n",
+        ] {
+            let error = ServiceTimes::measured(wrong).expect_err(wrong);
+            assert!(error.to_string().contains("line 2"), "{error}");
+        }
     }
 
     #[test]

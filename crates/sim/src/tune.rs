@@ -268,6 +268,52 @@ mod tests {
         assert_eq!(tuned.best.rules.policy.max, 2, "a ceiling is never raised");
     }
 
+    /// So many jobs at once, at the beginning of each minute.
+    fn batches(sizes: impl IntoIterator<Item = u32>) -> Workload {
+        let rows = sizes.into_iter().enumerate().map(|(minute, jobs)| {
+            let second = minute * 60;
+            format!("{second},{jobs}\n{second},0\n")
+        });
+        let rows: String = rows.collect();
+        let mut workload = workload(&format!("time,arrivals\n{rows}"));
+        workload.service = ServiceTimes::Fixed {
+            time: Duration::from_secs(2),
+        };
+        workload
+    }
+
+    /// Four workers take 60 jobs of 2 s in 15 rounds. The 57th job, which is the last of 95 %, waits for 14 of them:
+    /// 28 s. With three workers it waits 36 s. Workers that never drain cost what their number says.
+    #[test]
+    fn finds_the_setting_that_arithmetic_says_is_the_best_and_its_margin() {
+        let mut present = pool(Policy::fixed(15));
+        present.rules.drain_after = DrainAfter::Never;
+        let tuned = tuned(&batches([60; 40]), &present);
+        let best = &tuned.best.rules.policy;
+        // Fixed at four, or a ceiling of four.
+        let workers = match best.kind {
+            PolicyKind::Fixed { workers } => workers.min(best.max),
+            _ => panic!("the kind of policy stays: {best}"),
+        };
+        assert_eq!(workers, 4, "{best}");
+        for run in &tuned.best_runs {
+            assert!((27.9..=28.6).contains(&run.wait_s.p95), "{run:?}");
+        }
+        assert!(tuned.holds(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn a_setting_that_fails_on_the_rest_is_not_reported_as_one_that_holds() {
+        let mut present = pool(Policy::fixed(15));
+        present.rules.drain_after = DrainAfter::Never;
+        let sizes = (0..40).map(|minute| if minute < 30 { 60 } else { 100 });
+        let tuned = tuned(&batches(sizes), &present);
+        let [first, rest] = &tuned.best_runs;
+        assert!(holds(first, Duration::from_secs(30)), "{first:?}");
+        assert!(rest.wait_s.p95 > 30.0, "{rest:?}");
+        assert!(!tuned.holds(Duration::from_secs(30)));
+    }
+
     #[test]
     fn values_are_close_to_each_other_and_never_above_the_ceiling() {
         let values: Vec<u32> = steps(30).collect();

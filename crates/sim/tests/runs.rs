@@ -432,8 +432,8 @@ fn trace_of(spans: &[(u32, u32)]) -> (String, u64) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
-    /// Every policy, schedule and neighbour, with failures, retries, a breaker, start-ups and limits on churn. The jobs that are
-    /// left are counted where they are, in the queue, at a worker or in a backoff: a lost job is not one of them.
+    /// Every policy, schedule and neighbour, with failures, retries, a breaker, start-ups and limits on churn. The jobs
+    /// that are left are counted where they are, in the queue, at a worker or in a backoff: a lost job is not one.
     #[test]
     fn every_job_is_settled_exactly_once_or_still_there(
         contender in prop_oneof![3 => any_pool(), 2 => any_neighbour()],
@@ -468,8 +468,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// The limit of `scaling.churn` holds for every kind of policy and for any minute. What applies at once in spite of it: a
-    /// ceiling that falls.
+    /// The limit of `scaling.churn` holds for every kind of policy and for any minute.
     #[test]
     fn no_minute_has_more_starts_and_stops_than_the_churn_allows(
         policy in any_policy(),

@@ -246,6 +246,28 @@ mod tests {
             }
         }
 
+        /// Others may have the workers at first. They leave after their jobs, one reconcile after the other.
+        #[test]
+        fn every_pool_with_work_comes_to_its_floor_whatever_the_others_had(
+            total in 0u32..200,
+            needs in some_needs(),
+        ) {
+            let mut needs = needs;
+            for need in &mut needs {
+                need.floor = need.floor.min(need.wanted);
+            }
+            prop_assume!(needs.iter().map(|need| need.floor).sum::<u32>() <= total);
+            for _ in 0..2 {
+                for own in 0..needs.len() {
+                    let allowed = allowances(total, &needs)[own].workers;
+                    needs[own].taken = needs[own].wanted.min(allowed);
+                }
+            }
+            for need in &needs {
+                prop_assert!(need.taken >= need.floor, "{:?} of {:?}", need, needs);
+            }
+        }
+
         #[test]
         fn a_pool_with_more_weight_and_the_same_need_gets_no_less(
             total in 0u32..200,

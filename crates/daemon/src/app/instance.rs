@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::{error::AppError, obstacles::StartObstacles};
 use crate::{
+    files::{self, Links},
     http::{
         api::Api,
         guard::{AccessRules, Token, Tokens},
@@ -23,7 +24,6 @@ use crate::{
         server::Server,
         socket::{self, InstanceError, SocketFile},
     },
-    input::{InputError, text_of},
 };
 use tidegate::{
     config::{HttpSettings, Settings},
@@ -191,13 +191,11 @@ pub(super) fn tokens(http: &HttpSettings) -> Result<Tokens, AppError> {
 
 /// The token in a file.
 fn token(path: &Path) -> Result<Option<Token>, AppError> {
-    let text = text_of(path, TOKEN_BYTES).map_err(|error| AppError::Token {
-        path: path.to_owned(),
-        source: match error {
-            InputError::Io(error) => error,
-            error => io::Error::other(error),
-        },
-    })?;
+    let text =
+        files::read_text(path, Links::Follow, TOKEN_BYTES).map_err(|source| AppError::Token {
+            path: path.to_owned(),
+            source,
+        })?;
     Ok(Token::new(&text))
 }
 

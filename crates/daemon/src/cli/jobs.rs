@@ -128,13 +128,19 @@ pub(super) async fn stop_each(
 }
 
 /// The running jobs of one pool or of all pools.
-async fn running(supervisor: &RemoteSupervisor, pool: Option<&str>) -> Result<Vec<Job>, CommandFailure> {
+async fn running(
+    supervisor: &RemoteSupervisor,
+    pool: Option<&str>,
+) -> Result<Vec<Job>, CommandFailure> {
     let pools = pools(supervisor, pool).await?;
     Ok(running_in(supervisor, &pools).await?)
 }
 
 /// One pool, or all pools.
-async fn pools(supervisor: &RemoteSupervisor, pool: Option<&str>) -> Result<Vec<PoolStatus>, CommandFailure> {
+async fn pools(
+    supervisor: &RemoteSupervisor,
+    pool: Option<&str>,
+) -> Result<Vec<PoolStatus>, CommandFailure> {
     let pools: Vec<v1::Pool> = client::get(supervisor, "/api/v1/pools", "read the pools").await?;
     let pools = pools.into_iter().map(|pool| pool.status);
     let meant: Vec<PoolStatus> = pools

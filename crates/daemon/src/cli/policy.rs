@@ -19,7 +19,7 @@ use super::{
     table::DIM,
 };
 use crate::{
-    input::text_of,
+    files::{self, Links},
     output::{self, CommandFailure, Exit},
 };
 use tidegate::{
@@ -151,7 +151,7 @@ fn body(args: &PolicySetArgs) -> Result<PolicyKeys, CommandFailure> {
 /// The keys of a file, each in its table.
 fn from_file(file: &Path) -> Result<PolicyKeys, CommandFailure> {
     let bad = |error: anyhow::Error| CommandFailure::new(Exit::BadConfiguration, error);
-    let text = text_of(file, POLICY_BYTES)
+    let text = files::read_text(file, Links::Follow, POLICY_BYTES)
         .with_context(|| format!("read {}", file.display()))
         .map_err(bad)?;
     let table: toml::Table = text

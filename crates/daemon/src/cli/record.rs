@@ -1,10 +1,10 @@
 //! `tidegate record POOL`: writes the arrivals of a running pool as a trace for `simulate`, `tune` and `load`.
 //!
-//! A supervisor that stops answering is not the end: it may only be restarted. What arrives meanwhile is counted when it
-//! answers again, as far as the queue still shows it.
+//! A supervisor that stops answering is not the end: it may only be restarted. Its successor counts from its own first
+//! reading of the queue on. So messages that were waiting then are not counted twice, and those that arrived while no
+//! supervisor ran are not counted.
 
 use std::{
-    fs::File,
     io::{self, Write},
     path::Path,
     pin::pin,
@@ -20,7 +20,10 @@ use super::{
     args::{Cli, record::RecordArgs},
     client, supervisor,
 };
-use crate::output::{self, CommandFailure, Exit};
+use crate::{
+    files,
+    output::{self, CommandFailure, Exit},
+};
 use tidegate::api::v1::Explanation;
 
 /// Time between two lines.
@@ -52,8 +55,8 @@ pub(super) async fn record(cli: &Cli, args: &RecordArgs) -> Result<Exit, Command
             _ = ticks.tick() => false,
         };
         match read().await {
-            Ok(total) => {
-                let line = recording.line(from, total);
+            Ok(arrived) => {
+                let line = recording.line(from, arrived);
                 write(&args.output, &mut *file, &line)?;
                 from = Timestamp::now();
                 warned = false;
@@ -77,40 +80,54 @@ pub(super) async fn record(cli: &Cli, args: &RecordArgs) -> Result<Exit, Command
 
 const HEAD: &str = "time,arrivals\n";
 
-/// Messages that the pool has seen arrive. `None` while it has watched too shortly.
-fn arrived(answer: &Explanation) -> Option<u64> {
-    let inputs = &answer.decision.as_ref()?.inputs;
-    Some(inputs.measured.arrivals?.total)
+/// What the pool has seen arrive. `None` while it has watched too shortly.
+fn arrived(answer: &Explanation) -> Option<Arrived> {
+    let arrivals = answer.decision.as_ref()?.inputs.measured.arrivals?;
+    Some(Arrived {
+        total: arrivals.total,
+        watched: arrivals.watched,
+    })
+}
+
+/// What a pool has seen arrive since it began to watch its queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Arrived {
+    total: u64,
+    watched: Duration,
 }
 
 /// Turns totals into counts.
 #[derive(Debug)]
 struct ArrivalRecording {
-    /// The last total that is known.
-    total: u64,
+    /// The last reading.
+    last: Arrived,
     messages: u64,
 }
 
 impl ArrivalRecording {
-    /// Begins at this total. Nothing has arrived for a pool that has not measured yet.
-    fn new(total: Option<u64>) -> Self {
+    /// Begins at this reading. Nothing has arrived for a pool that has not measured yet.
+    fn new(first: Option<Arrived>) -> Self {
         Self {
-            total: total.unwrap_or(0),
+            last: first.unwrap_or_default(),
             messages: 0,
         }
     }
 
     /// The line for the arrivals since the last one, which began at `from`.
-    fn line(&mut self, from: Timestamp, total: Option<u64>) -> String {
-        let arrivals = match total {
-            // A supervisor that restarted, or a queue that was created again, counts from zero.
-            Some(total) if total < self.total => total,
-            Some(total) => total - self.total,
-            None => 0,
-        };
-        self.total = total.unwrap_or(self.total);
+    fn line(&mut self, from: Timestamp, now: Option<Arrived>) -> String {
+        let arrivals = now.map_or(0, |now| now.total - self.counted_until(now));
+        self.last = now.unwrap_or(self.last);
         self.messages += arrivals;
         line(from, arrivals)
+    }
+
+    /// What of this total was counted before. A supervisor that restarted, or a queue that was created again, counts from
+    /// zero. Its total may be the higher one nevertheless, but it has watched for less time.
+    fn counted_until(&self, now: Arrived) -> u64 {
+        match now.watched < self.last.watched || now.total < self.last.total {
+            true => 0,
+            false => self.last.total,
+        }
     }
 }
 
@@ -123,8 +140,10 @@ fn open(path: &Path) -> Result<Box<dyn Write>, CommandFailure> {
     if path == Path::new("-") {
         return Ok(Box::new(io::stdout()));
     }
-    let file = File::create(path).with_context(|| format!("create {}", path.display()));
-    let file = file.map_err(|error| CommandFailure::new(Exit::Unexpected, error))?;
+    let file = files::create(path).with_context(|| format!("create {}", path.display()));
+    let file = file.map_err(|error| {
+        CommandFailure::new(Exit::Unexpected, error).hint("`--output -` writes to standard output")
+    })?;
     Ok(Box::new(file))
 }
 
@@ -148,19 +167,32 @@ mod tests {
     fn a_recording_is_a_trace_of_what_arrived_between_two_readings() {
         let mut recording = ArrivalRecording::new(None);
         let mut text = String::from(HEAD);
-        // Not measured yet, then 5 and 7 more, then a restart that counts from zero, then nothing.
-        let totals = [None, Some(5), Some(12), Some(3), Some(3), None];
-        for (second, total) in (0..).zip(totals) {
-            text.push_str(&recording.line(at(second), total));
+        // Not measured yet, then 5 and 7 more, then a restart that counts from zero, then one after which more messages
+        // came than before it.
+        let seen = [
+            None,
+            Some((5, 60)),
+            Some((12, 61)),
+            None,
+            Some((3, 5)),
+            Some((3, 6)),
+            Some((4, 5)),
+        ];
+        for (second, seen) in (0..).zip(seen) {
+            let seen = seen.map(|(total, watched)| Arrived {
+                total,
+                watched: Duration::from_secs(watched),
+            });
+            text.push_str(&recording.line(at(second), seen));
         }
-        text.push_str(&line(at(6), 0));
-        assert_eq!(recording.messages, 15);
+        text.push_str(&line(at(7), 0));
+        assert_eq!(recording.messages, 19);
         assert!(
             text.contains("2027-01-15T08:00:01Z,5\n2027-01-15T08:00:02Z,7\n"),
             "{text}"
         );
         let trace = Trace::parse(&text).expect("a trace");
         let arrivals: f64 = trace.spans().iter().map(|span| span.arrivals).sum();
-        assert_eq!(arrivals, 15.0);
+        assert_eq!(arrivals, 19.0);
     }
 }

@@ -9,7 +9,7 @@ use super::{
     loading,
 };
 use crate::{
-    input::{TRACE_BYTES, text_of},
+    files::{self, LARGEST_TRACE, Links},
     output::{CommandFailure, Exit},
 };
 use tidegate::{
@@ -78,7 +78,7 @@ fn service(text: &str) -> Result<ServiceTimes, CommandFailure> {
 }
 
 fn read(file: &Path) -> Result<String, CommandFailure> {
-    text_of(file, TRACE_BYTES).map_err(|error| {
+    files::read_text(file, Links::Follow, LARGEST_TRACE).map_err(|error| {
         usage(anyhow::Error::new(error).context(format!("read {}", file.display())))
     })
 }

@@ -90,7 +90,11 @@ impl WatchView {
     }
 
     /// The text for the next reading: empty if there is no change to show.
-    fn next(&mut self, read: Result<SeenPools, String>, now: Timestamp) -> Result<String, CommandFailure> {
+    fn next(
+        &mut self,
+        read: Result<SeenPools, String>,
+        now: Timestamp,
+    ) -> Result<String, CommandFailure> {
         let text = match (read, self.mode) {
             (Ok(seen), Mode::Lines) => {
                 let json = serde_json::to_string(&seen.pools).context("print as JSON");

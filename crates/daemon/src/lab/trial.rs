@@ -66,6 +66,11 @@ pub(crate) enum NoTrial {
         "the policy has up to {0} workers, and the daemon simulates at most {MOST_WORKERS}: use `tidegate simulate`"
     )]
     TooManyWorkers(u32),
+    #[error(
+        "the newest line of the recording with messages has {0} of them, and the daemon simulates at most {MOST_JOBS:.0}: \
+         use `tidegate simulate`"
+    )]
+    TooManyMessages(f64),
     #[error("the simulation took longer than {} s: use `tidegate simulate`", .0.as_secs())]
     TooLong(Duration),
 }
@@ -74,7 +79,7 @@ impl Trial {
     /// Runs both policies on a recording, as long as `goes_on` says so. `None` if it does not.
     ///
     /// # Errors
-    /// The policies have too many workers.
+    /// The policies have too many workers, or one line of the recording has too many messages.
     pub(crate) fn run(
         &self,
         day: LastDay,
@@ -86,7 +91,7 @@ impl Trial {
         if most.min(self.ceiling().unwrap_or(u32::MAX)) > MOST_WORKERS {
             return Err(NoTrial::TooManyWorkers(most));
         }
-        let (day, is_cut) = newest(day);
+        let (day, is_cut) = newest(day)?;
         let (service, mut assumed) = self.assumed();
         if is_cut {
             assumed.text.insert(
@@ -302,22 +307,28 @@ impl Trial {
 }
 
 /// The newest part of a recording that has too many messages, and whether it is only a part.
-fn newest(day: LastDay) -> (LastDay, bool) {
+///
+/// # Errors
+/// Not even one line with messages fits.
+fn newest(day: LastDay) -> Result<(LastDay, bool), NoTrial> {
     if day.trace.arrivals() <= MOST_JOBS {
-        return (day, false);
+        return Ok((day, false));
     }
     let mut jobs = 0.0;
     let mut length = Duration::ZERO;
     for span in day.trace.spans().iter().rev() {
-        jobs += span.arrivals;
-        if jobs > MOST_JOBS {
+        if jobs + span.arrivals > MOST_JOBS {
+            if jobs < 0.5 {
+                return Err(NoTrial::TooManyMessages(span.arrivals));
+            }
             break;
         }
+        jobs += span.arrivals;
         length += span.length;
     }
     let trace = day.trace.split(day.trace.length() - length).1;
     let from = trace.begin().unwrap_or(day.from);
-    (LastDay { trace, from }, true)
+    Ok((LastDay { trace, from }, true))
 }
 
 /// A lognormal distribution with the measured mean, and the measured ratio of the 95th percentile to the median. Named as
@@ -327,12 +338,14 @@ fn fitted(spread: &Spread) -> (String, ServiceTimes) {
     const P95: f64 = 1.645;
     /// More spread than this is a few odd jobs among thousands.
     const WIDEST: f64 = 2.5;
+    /// No job runs longer: a year.
+    const LONGEST: Duration = Duration::from_secs(366 * 86_400);
     let (p50, p95) = (spread.p50.as_secs_f64(), spread.p95.as_secs_f64());
     let sigma = match p50 > 0.0 {
         true => ((p95 / p50).max(1.0).ln() / P95).min(WIDEST),
         false => 0.0,
     };
-    let mean = rounded(spread.mean.max(Duration::from_micros(1)));
+    let mean = rounded(spread.mean.clamp(Duration::from_micros(1), LONGEST));
     let deviation = mean.mul_f64((sigma * sigma).exp_m1().sqrt());
     let deviation = rounded(deviation);
     let mean_text = text::short_duration(mean);
@@ -360,6 +373,7 @@ fn rounded(time: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use tidegate::{config::PoolSettings, decide::Configured, trace::Trace};
 
     use super::*;
@@ -531,15 +545,127 @@ mod tests {
     #[test]
     fn of_too_many_messages_the_newest_part_is_used() {
         let long = day("time,arrivals\n0,8000000\n100,8000000\n200,1000\n300,0\n");
-        let (day, is_cut) = newest(long);
+        let (day, is_cut) = newest(long).unwrap();
         assert!(is_cut);
         assert_eq!(day.trace.arrivals(), 8_001_000.0);
         assert_eq!(day.trace.length().as_secs(), 300);
     }
 
     #[test]
+    fn a_newest_line_with_too_many_messages_is_the_reason_why_nothing_is_simulated() {
+        for text in [
+            "time,arrivals\n0,10\n100,10000001\n110,0\n900,0\n",
+            "time,arrivals\n0,10\n100,1e12\n100,0\n900,0\n",
+        ] {
+            let refused = trial(Policy::backlog(1)).run(day(text), &mut || true);
+            let refused = refused.unwrap_err().to_string();
+            assert!(refused.contains("at most 10000000"), "{refused}");
+        }
+    }
+
+    #[test]
     fn a_trial_that_nobody_waits_for_ends() {
         let trial = trial(Policy::backlog(1));
         assert_eq!(trial.run(day(TIDE), &mut || false).unwrap(), None);
+    }
+
+    /// Any JSON with the keys of the measurements, with numbers that no pool measures.
+    fn any_measurements() -> impl Strategy<Value = serde_json::Value> {
+        use serde_json::{Value, json};
+        let number = || {
+            prop_oneof![
+                any::<f64>().prop_map(|number| json!(number)),
+                any::<u64>().prop_map(|number| json!(number)),
+                (0.0..100.0f64).prop_map(|number| json!(number)),
+                (0u64..1000).prop_map(|number| json!(number)),
+                Just(json!(1e19)),
+                Just(json!("9999999d")),
+                Just(json!({"secs": u64::MAX, "nanos": 999_999_999})),
+                Just(Value::Null),
+            ]
+        };
+        let spread = || {
+            let numbers = proptest::collection::vec(number(), 5);
+            numbers.prop_map(|numbers| {
+                let keys = ["mean", "p50", "p95", "samples", "age"];
+                let spread = keys.into_iter().map(String::from).zip(numbers);
+                Value::Object(spread.collect())
+            })
+        };
+        let keys = (
+            spread(),
+            spread(),
+            number(),
+            number(),
+            number(),
+            any::<bool>(),
+        );
+        keys.prop_map(|(service, start_up, finished, failed, fruitless, whole)| {
+            let mut measured = json!({
+                "service": service, "start_up": start_up, "finished": finished, "failed": failed,
+            });
+            if whole {
+                measured["fruitless"] = fruitless;
+            }
+            measured
+        })
+    }
+
+    /// Measurements that may be beyond what a file of the state directory may say.
+    fn any_timings() -> impl Strategy<Value = Timings> {
+        let time = || {
+            prop_oneof![
+                any::<Duration>(),
+                (0u64..100_000).prop_map(Duration::from_micros)
+            ]
+        };
+        let spread = move || {
+            (time(), time(), time(), any::<u64>())
+                .prop_map(|(mean, p50, p95, samples)| Spread::new(mean, p50, p95, samples))
+        };
+        (spread(), spread(), any::<u64>(), any::<u64>()).prop_map(
+            |(service, start_up, finished, failed)| {
+                let mut timings = Timings::default();
+                timings.service = Some(service);
+                timings.start_up = Some(start_up);
+                (timings.finished, timings.failed) = (finished, failed);
+                timings
+            },
+        )
+    }
+
+    fn is_tried_without_a_panic(trial: &Trial) {
+        let assumed = trial.assumed().1;
+        assert!((0.0..=1.0).contains(&assumed.failures), "{assumed:?}");
+        let named = ServiceTimes::named(&assumed.service);
+        assert!(named.is_some_and(|named| named.is_ok()), "{assumed:?}");
+        // A job that takes a year would be simulated for a while.
+        let mut decisions = 0;
+        let _ = trial.run(day("time,arrivals\n0,20\n60,0\n60,0\n"), &mut || {
+            decisions += 1;
+            decisions < 2000
+        });
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn no_measurements_in_the_state_directory_make_a_trial_panic(measured in any_measurements()) {
+            let folder = tempfile::tempdir().unwrap();
+            let recordings = folder.path().join("recordings");
+            std::fs::create_dir(&recordings).unwrap();
+            std::fs::write(recordings.join("jobs.measured.json"), measured.to_string()).unwrap();
+            let mut trial = trial(Policy::target_wait(Duration::from_secs(30)));
+            trial.timings_before = crate::recordings::measured_before(folder.path(), &"jobs".into());
+            is_tried_without_a_panic(&trial);
+        }
+
+        #[test]
+        fn no_measurements_of_a_pool_make_a_trial_panic(timings in any_timings()) {
+            let mut trial = trial(Policy::target_wait(Duration::from_secs(30)));
+            trial.timings = timings;
+            is_tried_without_a_panic(&trial);
+        }
     }
 }

@@ -1,16 +1,16 @@
 //! Reads what was recorded of a pool in the last day.
 
 use std::{
-    fs,
-    io::{self, Read as _},
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tidegate::{decide::PoolName, trace::Trace};
 
-use super::{DAY, HEAD, MAX_BYTES, STEP, time_of, whole_seconds};
+use super::{DAY, HEAD, MAX_BYTES, STEP, after, time_of, whole_seconds};
+use crate::files::{self, Links};
 
 /// Shortest recording that says anything.
 const SHORTEST: Duration = Duration::from_secs(60);
@@ -54,6 +54,7 @@ pub(crate) fn last_day(
     };
     let mut text = String::from(HEAD);
     let mut covered = None;
+    let mut latest = None;
     for file in [folder.join(format!("{pool}.1.csv")), newest.clone()] {
         let rows = read(&file).map_err(|error| NoRecording::Unusable {
             file: file.clone(),
@@ -62,9 +63,12 @@ pub(crate) fn last_day(
         let Some(rows) = rows else { continue };
         // What a crash left of a line is not read.
         let rows = rows.split_inclusive('\n').filter(|row| row.ends_with('\n'));
-        let mut last = None;
+        let mut last: Option<Timestamp> = None;
         for row in rows {
-            let Some(at) = time_of(row).filter(|at| *at <= now) else {
+            // A clock that was set back leaves lines that are earlier than those above them.
+            let least = last.or(latest);
+            let is_next = |at: &Timestamp| *at <= now && least.is_none_or(|least| least <= *at);
+            let Some(at) = time_of(row).filter(is_next) else {
                 continue;
             };
             // Between two files, and from the last line until now, nothing came.
@@ -74,8 +78,8 @@ pub(crate) fn last_day(
             text.push_str(row);
             last = Some(at);
         }
-        let end = |last: Timestamp| last + SignedDuration::try_from(STEP).unwrap_or_default();
-        covered = last.map(end).or(covered);
+        latest = last.or(latest);
+        covered = last.map(|last| after(last, STEP)).or(covered);
     }
     let Some(covered) = covered else {
         return Err(NoRecording::Nothing);
@@ -98,24 +102,19 @@ pub(crate) fn last_day(
 }
 
 fn silence(text: &mut String, covered: Option<Timestamp>, next: Timestamp) {
-    if let Some(covered) = covered.filter(|covered| *covered + SignedDuration::from_secs(1) < next)
-    {
+    let second = Duration::from_secs(1);
+    if let Some(covered) = covered.filter(|covered| after(*covered, second) < next) {
         text.push_str(&format!("{covered},0\n"));
     }
 }
 
 /// The rows of a recording without their head line. `None` if there is no such file.
 fn read(file: &Path) -> io::Result<Option<String>> {
-    let file = match fs::File::open(file) {
-        Ok(file) => file,
+    let text = match files::read_text(file, Links::Refuse, MAX_BYTES) {
+        Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let mut text = String::new();
-    file.take(MAX_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(io::Error::other("it is larger than any recording"));
-    }
     match text.strip_prefix(HEAD) {
         Some(rows) => Ok(Some(rows.to_owned())),
         None => Err(io::Error::other("it does not begin with time,arrivals")),
@@ -124,6 +123,10 @@ fn read(file: &Path) -> io::Result<Option<String>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn at(second: i64) -> Timestamp {
@@ -210,5 +213,71 @@ mod tests {
         fs::write(&path, "hello\n").unwrap();
         let error = read_at(folder.path(), 900).unwrap_err();
         assert!(error.to_string().contains("time,arrivals"), "{error}");
+    }
+
+    #[test]
+    fn lines_of_a_clock_that_was_set_back_are_left_out() {
+        let folder = folder(&[
+            ("jobs.1.csv", &[(0, 5), (500, 7)]),
+            ("jobs.csv", &[(400, 100), (520, 3), (510, 200), (530, 2)]),
+        ]);
+        let day = read_at(folder.path(), 600).unwrap();
+        assert_eq!(day.trace.arrivals(), 17.0, "{:?}", spans(&day));
+    }
+
+    #[test]
+    fn something_else_at_the_place_of_a_recording_is_refused_at_once() {
+        let rows: &[(i64, u64)] = &[(0, 7), (10, 0)];
+        let folder = folder(&[("jobs.csv", rows)]);
+        let other = folder.path().join("recordings/jobs.1.csv");
+        nix::unistd::mkfifo(&other, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = read_at(folder.path(), 900).unwrap_err().to_string();
+        assert!(
+            error.contains("jobs.1.csv") && error.contains("regular file"),
+            "{error}"
+        );
+        fs::remove_file(&other).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &other).unwrap();
+        let error = read_at(folder.path(), 900).unwrap_err().to_string();
+        assert!(error.contains("jobs.1.csv"), "{error}");
+    }
+
+    /// A line as a recording has it, or one that only looks like it.
+    fn any_line() -> impl Strategy<Value = String> {
+        let number = prop_oneof![
+            any::<u64>().prop_map(|number| number.to_string()),
+            any::<f64>().prop_map(|number| number.to_string()),
+            (0u64..100).prop_map(|number| number.to_string()),
+        ];
+        let time = prop_oneof![
+            5 => (0i64..200_000).prop_map(|second| at(second).to_string()),
+            1 => (-377_705_023_201i64..=253_402_207_200)
+                .prop_map(|second| Timestamp::from_second(second).unwrap().to_string()),
+            1 => Just(Timestamp::MAX.to_string()),
+            1 => Just(Timestamp::MIN.to_string()),
+        ];
+        prop_oneof![
+            9 => (time, number).prop_map(|(time, number)| format!("{time},{number}\n")),
+            1 => "\\PC{0,40}\n?",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_content_of_the_state_directory_makes_a_reader_panic(
+            files in proptest::collection::vec(proptest::collection::vec(any_line(), 0..20), 2),
+            now in prop_oneof![0i64..200_000, Just(Timestamp::MAX.as_second() - 1_800_000_000)],
+        ) {
+            let folder = folder(&[]);
+            for (name, lines) in ["jobs.1.csv", "jobs.csv"].iter().zip(&files) {
+                let text = format!("{HEAD}{}", lines.concat());
+                fs::write(folder.path().join("recordings").join(name), text).unwrap();
+            }
+            let day = read_at(folder.path(), now);
+            if let Ok(day) = day {
+                prop_assert!(day.trace.length() <= Duration::try_from(DAY).unwrap());
+                prop_assert!(day.trace.arrivals().is_finite());
+            }
+        }
     }
 }

@@ -1,6 +1,12 @@
 //! Ugly traces: arrivals that a policy was not made for. Each is computed, so that none of them is data of anyone.
 
-use std::fmt::Write as _;
+pub(crate) mod contest;
+
+use std::{fmt::Write as _, fs};
+
+/// The head of a table of docs/policies.md.
+pub(crate) const HEAD: &str =
+    "| trace | 95th percentile | worker-seconds | cheapest | starts and stops | Horizon |";
 
 /// A trace: its name, and its text.
 pub(crate) type Ugly = (&'static str, String);
@@ -144,4 +150,16 @@ pub(crate) fn heavy() -> Vec<Ugly> {
         ("counts, mean 1000", counts(1, 1000.0, 6)),
         ("counts, mean 3000", counts(2, 3000.0, 7)),
     ]
+}
+
+/// A working day: quiet at night, a rise in the morning, and bursts.
+pub(crate) fn day() -> Ugly {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/traces/day.csv");
+    let text = fs::read_to_string(path).expect("the trace can be read");
+    ("the day of `examples/traces`", text)
+}
+
+/// All traces, in the order of the tables of docs/policies.md.
+pub(crate) fn all() -> Vec<Ugly> {
+    [cheap(), sparse(), heavy(), vec![day()]].concat()
 }

@@ -128,6 +128,10 @@ fn a_window_over_a_change_of_the_clocks_keeps_its_length() {
     let state = schedule.at(at("2026-03-29T00:00:00Z"));
     assert_eq!(state.open[0].until, at("2026-03-29T05:00:00Z"));
     assert_eq!(state.open[0].until_local.as_deref(), Some("07:00:00 CEST"));
+    // The other way: from 22:00 CEST, which is 20:00 UTC, until 05:00 CET.
+    let state = schedule.at(at("2026-10-25T00:30:00Z"));
+    assert_eq!(state.open[0].until, at("2026-10-25T04:00:00Z"));
+    assert_eq!(state.open[0].until_local.as_deref(), Some("05:00:00 CET"));
 }
 
 #[test]

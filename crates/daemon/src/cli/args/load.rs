@@ -11,7 +11,7 @@ use tidegate::text::parse_duration;
 
 use super::socket::SocketArgs;
 use crate::{
-    input::{TRACE_BYTES, text_of},
+    files::{self, LARGEST_TRACE, Links},
     load::LoadShape,
 };
 use tidegate::trace::Trace;
@@ -97,9 +97,9 @@ fn shape(text: &str) -> Result<LoadShape, String> {
         "sine" => LoadShape::Sine,
         "step" => LoadShape::Step,
         file => {
-            let text = text_of(Path::new(file), TRACE_BYTES).map_err(|error| {
-                format!("write steady, burst, sine, step, or the file of a trace: {error}")
-            })?;
+            let text = files::read_text(Path::new(file), Links::Follow, LARGEST_TRACE).map_err(
+                |error| format!("write steady, burst, sine, step, or the file of a trace: {error}"),
+            )?;
             LoadShape::Trace(Trace::parse(&text).map_err(|error| error.to_string())?)
         }
     })
