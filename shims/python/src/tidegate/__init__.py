@@ -13,14 +13,16 @@ Import it first: from then on all output of the program goes to the log, and not
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import inspect
 import json
 import os
 import sys
 import traceback
-from typing import IO, Any, Awaitable, Callable, Mapping, Optional, Union
+from typing import IO, TYPE_CHECKING, Any, Awaitable, Callable, Mapping, Optional, Union
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Handler", "Job", "Reject", "Retry", "serve"]
 
@@ -158,6 +160,8 @@ def serve(handle: Handler, *, concurrency: Optional[int] = None) -> None:
         return
     most = int(os.environ.get("TIDEGATE_CONCURRENCY", 1))
     slots = most if concurrency is None else max(1, min(most, concurrency))
+    import asyncio  # Only here: it takes 7 MiB, which a plain function does not need.
+
     asyncio.run(_serve(handle, jobs, say, slots))
 
 
@@ -166,6 +170,8 @@ def _is_async(handle: Handler) -> bool:
 
 
 async def _serve(handle: Any, jobs: IO[bytes], say: Callable[[dict[str, Any]], None], slots: int) -> None:
+    import asyncio
+
     # The supervisor writes no longer line than a message and its headers. A limit here could only break a pool.
     reader = asyncio.StreamReader(limit=2**40)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), jobs)
@@ -195,7 +201,7 @@ async def _serve(handle: Any, jobs: IO[bytes], say: Callable[[dict[str, Any]], N
 
 
 def _job(line: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> Job:
-    place = {key: line[key] for key in ("id", "slot") if key in line}
+    place: dict[str, Any] = {key: line[key] for key in ("id", "slot") if key in line}
     return Job({"body": "", **line} if "body_base64" not in line else line, lambda **told: say({**place, **told}))
 
 
