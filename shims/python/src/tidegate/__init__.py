@@ -73,8 +73,8 @@ class Job:
 
     def __init__(self, line: Mapping[str, Any], tell: Callable[..., None]) -> None:
         self._line, self._tell, self._last = line, tell, False
-        text = line.get("body")
-        self.body = base64.b64decode(line["body_base64"]) if text is None else text.encode()
+        encoded = line.get("body_base64")
+        self.body = line.get("body", "").encode() if encoded is None else base64.b64decode(encoded)
 
     def __getattr__(self, key: str) -> Any:
         # Called for what is not an attribute: the keys of the line.
@@ -189,20 +189,19 @@ async def _serve(handle: Any, jobs: IO[bytes], say: Callable[[dict[str, Any]], N
     while line := await reader.readline():
         job = _job(json.loads(line), say)
         slot = job._line.get("slot")  # Absent in version 1.
-        if job._line.get("stop"):
-            if slot in tasks:
-                tasks[slot].cancel()  # Has no effect on a task that is done.
-        else:
+        if not job._line.get("stop"):
             tasks[slot] = asyncio.create_task(run(job))
-            # The task begins before the next line is read: a task that is cancelled before that would never answer.
+        elif slot in tasks:
+            # All tasks begin now. One that is cancelled before it begins would never answer.
             await asyncio.sleep(0)
+            tasks[slot].cancel()  # Has no effect on a task that is done.
     # Finish what has begun.
     await asyncio.gather(*tasks.values())
 
 
 def _job(line: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> Job:
     place: dict[str, Any] = {key: line[key] for key in ("id", "slot") if key in line}
-    return Job({"body": "", **line} if "body_base64" not in line else line, lambda **told: say({**place, **told}))
+    return Job(line, lambda **told: say({**place, **told}))
 
 
 def _done(job: Job, reply: Any) -> None:
