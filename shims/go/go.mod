@@ -1,0 +1,3 @@
+module tidegate/v2
+
+go 1.21
