@@ -1,11 +1,15 @@
 //! `tidegate simulate` and `tune`: the built program on small traces. No broker.
 
-use std::{fs, path::Path, process::Output};
+use std::{
+    fs, io,
+    path::Path,
+    process::{Output, Stdio},
+};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::daemon::tidegate;
+use crate::support::daemon::{poll, tidegate};
 
 const POOLS: &str = r#"
 [pools.quick.policy]
@@ -202,6 +206,63 @@ fn says_what_is_wrong_with_what_it_was_given() {
         let err = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{command}: {err}");
         assert!(err.contains(words), "{command}: {err}");
+    }
+}
+
+#[test]
+fn the_example_of_the_docs_prints_what_the_docs_show() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let docs = fs::read_to_string(root.join("docs/policies.md")).unwrap();
+    let block = docs
+        .split_once("```console\n$ tidegate simulate")
+        .unwrap()
+        .1;
+    let block = block.split_once("```").unwrap().0.replace("\\\n", "");
+    let (command, shown) = block.split_once('\n').unwrap();
+    let dir = TempDir::new().unwrap();
+    let plot = dir.path().join("day.svg");
+    let output = tidegate(&root)
+        .arg("simulate")
+        .args(
+            command
+                .replace("day.svg", plot.to_str().unwrap())
+                .split_whitespace(),
+        )
+        .output()
+        .unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{err}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), shown);
+    assert!(plot.exists());
+}
+
+#[test]
+fn an_input_that_is_not_a_file_is_refused_at_once() {
+    let dir = files();
+    let traffic = [
+        "--trace INPUT --service exp:2s",
+        "--trace tide.csv --service INPUT",
+    ];
+    for (traffic, input) in traffic
+        .iter()
+        .flat_map(|traffic| ["/dev/zero", "/"].map(|input| (traffic, input)))
+    {
+        for command in ["simulate", "tune"] {
+            let line = format!("{command} {traffic} pools.toml#quick").replace("INPUT", input);
+            let mut child = tidegate(dir.path())
+                .args(line.split_whitespace())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let code = poll(|| child.try_wait().unwrap());
+            if code.is_none() {
+                child.kill().unwrap();
+            }
+            let said = io::read_to_string(child.stderr.take().unwrap()).unwrap();
+            assert_eq!(code.and_then(|code| code.code()), Some(2), "{line}: {said}");
+            let named = said.contains("regular file") && said.contains(input);
+            assert!(named, "{line}: {said}");
+        }
     }
 }
 
