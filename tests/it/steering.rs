@@ -480,6 +480,14 @@ fn running_jobs_are_shown_and_stopped_as_the_operator_chose() {
     }
     let (code, _, err) = daemon.run(&["jobs", "stop", "nobody"]);
     assert_eq!(code, Some(1), "{err}");
+    // Pool and socket may stand before `stop` too.
+    let (code, _, err) = daemon.run(&["jobs", "other", "stop", "nobody"]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("find a pool named other"), "{err}");
+    let nowhere = daemon.dir().join("nowhere");
+    let nowhere = nowhere.to_str().unwrap();
+    let (code, _, err) = daemon.run(&["jobs", "--socket", nowhere, "stop", "nobody"]);
+    assert_eq!(code, Some(69), "{err}");
 }
 
 #[test]

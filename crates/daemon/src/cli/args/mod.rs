@@ -268,15 +268,12 @@ Examples:
     Policy(PolicyArgs),
 
     /// Show the jobs that run now, or stop one of them
-    #[command(
-        args_conflicts_with_subcommands = true,
-        after_help = "\
+    #[command(after_help = "\
 Examples:
   tidegate jobs
   tidegate jobs thumbnails
   tidegate jobs stop order-17
-  tidegate jobs stop order-17 --then requeue"
-    )]
+  tidegate jobs stop order-17 --then requeue")]
     Jobs(JobsArgs),
 
     /// Make the supervisor read its configuration again
