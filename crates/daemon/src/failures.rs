@@ -13,7 +13,7 @@ use serde::Serialize;
 use tidegate::{
     decide::PoolName,
     run::{Event, EventSink, Fate, JobFailure},
-    runner::{CommandFailure, FailureKind},
+    runner::{Failure, FailureKind},
     text::first_chars,
 };
 
@@ -76,7 +76,7 @@ impl Recent {
             error: cut(failure.error),
             stderr: failure
                 .failure
-                .and_then(|CommandFailure { stderr_tail, .. }| stderr_tail),
+                .and_then(|Failure { stderr_tail, .. }| stderr_tail),
         }
     }
 }

@@ -129,16 +129,16 @@ impl Predecessors {
 }
 
 /// Asks all of them for their jobs, at once: those that do not answer cost one time limit together.
-async fn look_at_all(finishing: Vec<Finishing>) -> Vec<Predecessor> {
+async fn look_at_all(finishing: Vec<Finishing>) -> Vec<KnownPredecessor> {
     join_all(finishing.into_iter().map(look)).await
 }
 
-async fn look(Finishing { pid, socket }: Finishing) -> Predecessor {
+async fn look(Finishing { pid, socket }: Finishing) -> KnownPredecessor {
     let jobs = jobs_at(&socket).await;
     if let Err(error) = &jobs {
         debug!(pid = pid.as_raw(), error = %error, "could not ask a predecessor for its jobs");
     }
-    Predecessor {
+    KnownPredecessor {
         pid: pid.as_raw().unsigned_abs(),
         socket,
         jobs: jobs.ok(),
@@ -235,7 +235,7 @@ mod tests {
         let job = serde_json::json!({
             "pool": "a", "id": "1", "worker": 1, "runner": 2, "attempt": 1, "since": "2026-01-02T03:00:00Z"
         });
-        let known = together.sockets().map(|socket| Predecessor {
+        let known = together.sockets().map(|socket| KnownPredecessor {
             pid: 7,
             socket,
             jobs: Some(vec![serde_json::from_value(job.clone()).unwrap()]),

@@ -414,7 +414,7 @@ mod tests {
             nix::sys::stat::Mode::S_IRWXU,
         )
         .unwrap();
-        let line = Line {
+        let line = RecordedLine {
             from: at(0),
             arrivals: 7,
         };

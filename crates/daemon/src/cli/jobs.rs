@@ -153,7 +153,7 @@ async fn pools(
 }
 
 async fn running_in(
-    supervisor: &Supervisor,
+    supervisor: &RemoteSupervisor,
     pools: &[PoolStatus],
 ) -> Result<Vec<Job>, client::ClientError> {
     let mut all = Vec::new();

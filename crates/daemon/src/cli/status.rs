@@ -44,7 +44,7 @@ pub(super) struct SeenPools {
 }
 
 /// Asks the supervisor for its pools, and for those that it has no longer.
-pub(super) async fn read_all(supervisor: &Supervisor) -> Result<SeenPools, ClientError> {
+pub(super) async fn read_all(supervisor: &RemoteSupervisor) -> Result<SeenPools, ClientError> {
     let pools = read(supervisor).await?;
     let path = "/api/v1/leaving";
     let leaving = match client::get(supervisor, path, "read the removed pools").await {
