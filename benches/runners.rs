@@ -24,11 +24,11 @@ use tokio::{
 
 const PAIRS: usize = 9;
 const BODY: &str = "{\"image\": \"harbour.jpg\", \"width\": 256}";
-const SHIMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/warm");
+const SHIMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shims/python/src");
 /// Jobs of 100 ms, many at a time.
-const SLEEPER: &str = "import asyncio, tidegate_asyncio\n\
+const SLEEPER: &str = "import asyncio, tidegate\n\
     async def handle(job): await asyncio.sleep(0.1)\n\
-    tidegate_asyncio.serve(handle)";
+    tidegate.serve(handle)";
 /// How many.
 const AT_A_TIME: u32 = 500;
 const WORKER: &str = "import tidegate\ntidegate.serve(lambda job: None)";

@@ -22,7 +22,7 @@ use tokio::{
 use super::broker::Queues;
 
 const TOKEN: &str = "bench";
-const SHIMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/warm");
+const SHIMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shims/python/src");
 
 /// A running `tidegate run` with a pool for each queue. The pools are named `p0`, `p1` and so on. Killed on drop.
 pub(crate) struct Daemon {

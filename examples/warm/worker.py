@@ -2,10 +2,10 @@
 import tidegate
 
 
-def handle(job):
-    if not job["bytes"]:
+def handle(job: tidegate.Job) -> str:
+    if not job.body:
         raise tidegate.Reject("an empty message")
-    print("resizing", len(job["bytes"]), "bytes")  # goes to the log
+    print("resizing", len(job.body), "bytes")  # goes to the log
     return "resized"
 
 

@@ -106,7 +106,7 @@ fn replies_with_the_reply_of_a_warm_runner() {
                       if job['body'] == 'refuse': raise tidegate.Reject('never')\n    \
                       return {'said': job['body']}\n\
                   tidegate.serve(handle)\n";
-    let shims = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/warm");
+    let shims = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shims/python/src");
     let runner = format!(
         "kind = \"warm\"\ncommand = [\"python3\", \"-c\", \"\"\"{script}\"\"\"]\n\
          env = {{ PYTHONPATH = \"{shims}\" }}"

@@ -388,7 +388,7 @@ fn a_change_of_a_policy_warns_where_a_group_stands_still_until_all_have_it() {
 #[test]
 fn flush_stops_idle_runners() {
     let queue = Queue::new();
-    let shims = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/warm");
+    let shims = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shims/python/src");
     let warm = format!(
         "[pools.jobs]\nqueue = \"{}\"\nkeep_warm = 1\npoll_interval = \"50ms\"\n\
          [pools.jobs.runner]\nkind = \"warm\"\nprestart = 1\nenv = {{ PYTHONPATH = \"{shims}\" }}\n\

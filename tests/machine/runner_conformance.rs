@@ -156,8 +156,8 @@ impl Kit for Warm {
             ),
             Task::Ignore => &format!("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n  {wait}"),
             Task::Copy => {
-                "open(folder + '/body', 'wb').write(job['bytes'])\n  \
-                 open(folder + '/attempt', 'w').write(str(job['attempt']))"
+                "open(folder + '/body', 'wb').write(job.body)\n  \
+                 open(folder + '/attempt', 'w').write(str(job.attempt))"
             }
         };
         let script = format!(
@@ -203,12 +203,12 @@ impl Kit for WarmSlots {
                 "{wait}while True:\n   try: await asyncio.sleep(1000)\n   except asyncio.CancelledError: pass"
             ),
             Task::Copy => {
-                "open(folder + '/body', 'wb').write(job['bytes'])\n  \
-                 open(folder + '/attempt', 'w').write(str(job['attempt']))"
+                "open(folder + '/body', 'wb').write(job.body)\n  \
+                 open(folder + '/attempt', 'w').write(str(job.attempt))"
             }
         };
         let script = format!(
-            "import asyncio, os, tidegate_asyncio as tidegate\n\
+            "import asyncio, os, tidegate\n\
              folder = os.environ['FOLDER']\n\
              async def handle(job):\n  {work}\n\
              tidegate.serve(handle)\n"
@@ -229,14 +229,14 @@ impl MayNotStart for WarmSlots {
     }
 }
 
-/// Processes of Python that run `script` with the shims.
+/// Processes of Python that run `script` with the package for Python.
 fn python(script: &str, limits: Limits, witness: &Witness, concurrency: u32) -> WarmSettings {
     let mut settings = WarmSettings::new(["python3", "-c", script]);
     settings.concurrency = concurrency;
     settings.process.timeout = limits.timeout;
     settings.process.kill_grace = limits.kill_grace;
     let folder = witness.folder().to_str().expect("a path of text");
-    let shims = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/warm");
+    let shims = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shims/python/src");
     settings.process.env = [
         ("FOLDER".to_owned(), folder.to_owned()),
         ("PYTHONPATH".to_owned(), shims.to_owned()),

@@ -28,7 +28,7 @@ trials! {
         an_answer_to_another_job_breaks_the_protocol,
         a_program_of_version_one_has_one_job_at_a_time,
         a_process_may_report_fewer_slots_than_allowed,
-        the_shim_of_several_jobs_also_serves_a_pool_of_one_at_a_time,
+        an_async_handler_also_serves_a_pool_of_one_at_a_time,
         an_answer_counts_if_its_process_ends_right_after_it,
     ],
     tasks(Need::Interpreter("node")): [
@@ -36,12 +36,12 @@ trials! {
     ],
 }
 
-const SHIMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/warm");
+const SHIMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shims/python/src");
 
 /// A Python worker. The body of a job selects what it does: `three` waits for three such jobs, `pid`, `wait`, `crash`,
 /// `deaf`, or `progress` for a while.
 const WORKER: &str = "
-import asyncio, os, tidegate_asyncio as tidegate
+import asyncio, os, tidegate
 three = []
 async def handle(job):
     match job['body'].split():
@@ -60,7 +60,7 @@ async def handle(job):
                 except asyncio.CancelledError: pass
         case ['progress']:
             for n in range(10):
-                job['progress'](n)
+                job.progress(n)
                 await asyncio.sleep(0.15)
             return os.getpid()
 tidegate.serve(handle)
@@ -343,7 +343,7 @@ os._exit(0)
     }
 }
 
-async fn the_shim_of_several_jobs_also_serves_a_pool_of_one_at_a_time() {
+async fn an_async_handler_also_serves_a_pool_of_one_at_a_time() {
     let mut slots = Slots::new(settings(WORKER, 1));
     let mut runner = slots.one().await;
     let first = pid(&mut *runner).await;
@@ -351,20 +351,22 @@ async fn the_shim_of_several_jobs_also_serves_a_pool_of_one_at_a_time() {
 }
 
 async fn node_has_several_jobs_at_a_time_and_stops_one() {
+    let package = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shims/node/index.js");
     let script = format!(
-        "const {{ serve }} = require('{SHIMS}/tidegate_concurrent.js');
+        "import {{ serve }} from '{package}';
          const waiting = [];
          serve((job) => new Promise((resolve, reject) => {{
            job.stopped.addEventListener('abort', () => reject(new Error('stopped')));
-           if (job.body === 'pid') resolve(String(process.pid));
-           if (job.body !== 'both') return;
+           if (job.text === 'pid') resolve(String(process.pid));
+           if (job.text !== 'both') return;
            // Answers only when it has both jobs.
            waiting.push(resolve);
            if (waiting.length === 2) waiting.forEach((resolve) => resolve(String(process.pid)));
          }}));"
     );
     let mut settings = settings("", 2);
-    settings.process.command = vec!["node".to_owned(), "-e".to_owned(), script];
+    let command = ["node", "--input-type=module", "-e", &script];
+    settings.process.command = command.map(str::to_owned).to_vec();
     let mut slots = Slots::new(settings);
     let mut runners = slots.several(2).await;
     let ends = join_all(runners.iter_mut().map(|runner| run(&mut **runner, "both"))).await;

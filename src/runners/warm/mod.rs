@@ -29,6 +29,8 @@ mod settings;
 mod shared;
 mod slots;
 mod talk;
+#[cfg(test)]
+mod tests;
 mod wear;
 
 pub(crate) use self::kind::KIND;
