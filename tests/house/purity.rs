@@ -30,7 +30,7 @@ fn the_core_and_the_simulator_are_forbidden_the_same() {
         "std::time::Instant::now",
         "std::time::SystemTime::now",
         "jiff::Timestamp::now",
-        "jiff::Zoned::now",
+        "jiff::ZonedDateTime::now",
         "std::env::var",
         "std::env::args",
         "std::fs::read_to_string",

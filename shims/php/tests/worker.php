@@ -26,7 +26,7 @@ Runner::serve(fn (Job $job): mixed => match ($job->headers['do'] ?? null) {
     'retry in 2.5' => throw new Retry(2.5),
     'retry' => throw new Retry(),
     'reject' => throw new Reject('no such image'),
-    'fail' => print("stray\n") ? throw new RuntimeException('why') : null,
+    'fail' => (print "stray\n") ? throw new RuntimeException('why') : null,
     'fail with bytes' => throw new RuntimeException("why \xff"),
     'progress' => [$job->progress('40 %'), $job->progress(), $job->progress(['left' => [1]])] ? null : null,
     'print' => (function (): void {

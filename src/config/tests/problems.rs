@@ -705,7 +705,7 @@ fn a_target_of_zero_is_refused_in_a_clear_sentence() {
     assert_eq!(
         pool_lines("policy = { kind = \"target_wait\", target = \"0s\" }"),
         [
-            "tidegate.toml:2:44: pools.thumbnails.policy.target: found \"0s\", write a duration from \"1s\" to \"28d\""
+            "tidegate.toml:2:43: pools.thumbnails.policy.target: found \"0s\", write a duration from \"1s\" to \"28d\""
         ]
     );
 }

@@ -128,8 +128,8 @@ fn rows(tried: &TrialOnRecording) -> Vec<[String; 3]> {
         both("peak", &|run| table::thousands(run.peak)),
     ]);
     // Said only where it happens.
-    type Count = fn(&TrialRun) -> u64;
-    let rare: [(&str, Count); 4] = [
+    type NumberOfRun = fn(&TrialRun) -> u64;
+    let rare: [(&str, NumberOfRun); 4] = [
         ("retried", |run| run.retried),
         ("dead", |run| run.dead),
         ("interrupted", |run| run.interrupted),
