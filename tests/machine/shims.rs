@@ -1,7 +1,7 @@
 //! The packages of `shims` and the shell shim, as runners of tidegate, each if its interpreter is present.
 //!
-//! `scripts/test-shims` runs the vectors of the protocol against the packages. Here they meet the real other side, with the workers of
-//! those tests.
+//! `scripts/test-shims` runs the vectors of the protocol against the packages. Here they meet the real other side, with
+//! the workers of those tests.
 
 use std::{path::Path, sync::Arc};
 

@@ -87,10 +87,21 @@ type SeenMessages = (
 );
 
 /// What a pool has seen arrive since it began to watch its queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Arrived {
-    total: u64,
-    watched: Duration,
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Arrived {
+    pub(crate) total: u64,
+    pub(crate) watched: Duration,
+}
+
+impl Arrived {
+    /// How many arrived after an earlier reading. A supervisor that restarted, or a queue that was created again, counts
+    /// from zero. Its total may be the higher one nevertheless, but it has watched for less time.
+    pub(crate) fn since(self, before: Self) -> u64 {
+        match self.watched < before.watched {
+            true => self.total,
+            false => self.total.checked_sub(before.total).unwrap_or(self.total),
+        }
+    }
 }
 
 fn seen(supervisor: &Supervisor) -> SeenMessages {
@@ -133,11 +144,8 @@ impl Recording {
         let from = self.from.replace(now)?;
         let arrivals = match (self.arrived, arrived) {
             (_, None) => 0,
-            // A queue that was created again counts from zero. Its total may be the higher one by now.
-            (Some(before), Some(now)) if now.watched >= before.watched => {
-                now.total.checked_sub(before.total).unwrap_or(now.total)
-            }
-            (_, Some(now)) => now.total,
+            (Some(before), Some(now)) => now.since(before),
+            (None, Some(now)) => now.total,
         };
         self.arrived = arrived.or(self.arrived);
         if arrivals == 0 && self.written == Some(0) {

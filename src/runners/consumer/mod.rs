@@ -8,8 +8,8 @@
 //! environment is cleared except for `PATH`, `HOME`, `LANG`, `TZ` and the variables that the pool lists. It then gets
 //! `TIDEGATE_POOL`, `TIDEGATE_PROCESS` (its number: the smallest that no other process of the pool has, from 1 on) and
 //! `TIDEGATE_RUN_ID`. In the arguments of the command, `{process}` is that number. The number is unique among the processes
-//! that one manager has up. `TIDEGATE_START`, in arguments `{start}`, is an id of the manager: a daemon that takes over, or a
-//! changed runner, counts from 1 again while older processes finish. Standard input is at its end.
+//! that one manager has up. `TIDEGATE_START`, in arguments `{start}`, is an id of the manager: a daemon that takes over,
+//! or a changed runner, counts from 1 again while older processes finish. Standard input is at its end.
 //!
 //! # Output
 //! Both outputs are logged line by line, with pool and process number. A process adds at most 1 MiB of each output to the

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     files,
     output::{self, CommandFailure, Exit},
+    recordings::Arrived,
 };
 use tidegate::api::v1::Explanation;
 
@@ -89,13 +90,6 @@ fn arrived(answer: &Explanation) -> Option<Arrived> {
     })
 }
 
-/// What a pool has seen arrive since it began to watch its queue.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Arrived {
-    total: u64,
-    watched: Duration,
-}
-
 /// Turns totals into counts.
 #[derive(Debug)]
 struct ArrivalRecording {
@@ -115,19 +109,10 @@ impl ArrivalRecording {
 
     /// The line for the arrivals since the last one, which began at `from`.
     fn line(&mut self, from: Timestamp, now: Option<Arrived>) -> String {
-        let arrivals = now.map_or(0, |now| now.total - self.counted_until(now));
+        let arrivals = now.map_or(0, |now| now.since(self.last));
         self.last = now.unwrap_or(self.last);
         self.messages += arrivals;
         line(from, arrivals)
-    }
-
-    /// What of this total was counted before. A supervisor that restarted, or a queue that was created again, counts from
-    /// zero. Its total may be the higher one nevertheless, but it has watched for less time.
-    fn counted_until(&self, now: Arrived) -> u64 {
-        match now.watched < self.last.watched || now.total < self.last.total {
-            true => 0,
-            false => self.last.total,
-        }
     }
 }
 
