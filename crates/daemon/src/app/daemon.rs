@@ -43,7 +43,7 @@ use crate::{
 use tidegate::{
     api::v1,
     builder::{LaunchError, broker_driver},
-    config::{Loaded, Settings, Source},
+    config::{HttpSettings, Loaded, Settings, Source},
     host::{cgroup, instance::FinishingLock},
     queue::{HoldingsView, QueueDriver},
     run::{EventSink, StartOptions, Supervisor, TraceLink, chain},
@@ -146,18 +146,7 @@ impl PreparedDaemon {
             events_writer,
             otlp,
         } = self;
-        let taken =
-            ClaimedInstance::take_patiently(&settings.http, tokens, predecessor.is_some()).await;
-        let instance = match taken {
-            Ok(instance) => instance,
-            Err(error) => return Err(with_all_causes(error, &settings.http).await),
-        };
-        if let Some(v1::HandedOver { pid, jobs }) = predecessor {
-            info!(
-                predecessor = pid,
-                jobs, "took over; the predecessor finishes its jobs"
-            );
-        }
+        let instance = claim(&settings.http, tokens, predecessor.as_ref()).await?;
         let lock = instance.lock.id();
         cgroups::prepare(&settings.pools, lock, &settings.http.state_dir)
             .await
@@ -242,16 +231,38 @@ impl PreparedDaemon {
             warn!(error = %panic, "could not remove the cgroups of jobs");
         }
         daemon.holding.release().await;
-        match ending {
-            Ending::Clean => info!("ended"),
-            Ending::GivenBack(unfinished) => {
-                warn!(
-                    unfinished,
-                    "ended; unfinished jobs and programs were given back"
-                )
-            }
-        }
+        log_end(&ending);
         Ok(ending)
+    }
+}
+
+/// Takes what only one daemon may have. `predecessor` has just handed over, and may still hold it for a moment.
+async fn claim(
+    http: &HttpSettings,
+    tokens: Tokens,
+    predecessor: Option<&v1::HandedOver>,
+) -> Result<ClaimedInstance, AppError> {
+    let taken = ClaimedInstance::take_patiently(http, tokens, predecessor.is_some()).await;
+    let instance = match taken {
+        Ok(instance) => instance,
+        Err(error) => return Err(with_all_causes(error, http).await),
+    };
+    if let Some(v1::HandedOver { pid, jobs }) = predecessor {
+        info!(
+            predecessor = pid,
+            jobs, "took over; the predecessor finishes its jobs"
+        );
+    }
+    Ok(instance)
+}
+
+fn log_end(ending: &Ending) {
+    match ending {
+        Ending::Clean => info!("ended"),
+        Ending::GivenBack(unfinished) => warn!(
+            unfinished,
+            "ended; unfinished jobs and programs were given back"
+        ),
     }
 }
 

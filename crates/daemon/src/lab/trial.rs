@@ -72,7 +72,7 @@ pub(crate) enum NoTrial {
     )]
     TooManyMessages(f64),
     #[error("the simulation took longer than {} s: use `tidegate simulate`", .0.as_secs())]
-    TooLong(Duration),
+    Overdue(Duration),
 }
 
 impl Trial {

@@ -83,7 +83,7 @@ fn simulate(
     debug!(pool = %pool, took_ms = begun.elapsed().as_millis() as u64, "simulated a policy");
     match tried {
         Ok(Some(tried)) => Ok(tried),
-        Ok(None) => Err(NoTrial::TooLong(LONGEST).to_string()),
+        Ok(None) => Err(NoTrial::Overdue(LONGEST).to_string()),
         Err(refused) => Err(refused.to_string()),
     }
 }
