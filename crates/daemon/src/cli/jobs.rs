@@ -303,7 +303,7 @@ mod tests {
         let celery = pool("celery", true, 2);
         let unseen = "celery: its programs consume the queue themselves, so tidegate does not see their jobs; \
                       3 programs are up\n";
-        assert_eq!(said(&[celery.clone()]), unseen);
+        assert_eq!(said(std::slice::from_ref(&celery)), unseen);
         let other = pool("mails", false, 2);
         assert_eq!(said(&[celery, other]), format!("no job runs\n{unseen}"));
     }
