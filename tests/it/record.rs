@@ -142,24 +142,6 @@ fn a_recording_ends_by_itself_after_its_duration_and_can_be_simulated() {
 }
 
 #[test]
-fn a_restart_of_the_supervisor_neither_ends_a_recording_nor_counts_a_message_twice() {
-    let queue = Queue::new();
-    let (pools, daemon) = paused(&queue);
-    let file = daemon.dir().join("trace.csv");
-    let mut child = recording_of(&daemon, &file, "1h");
-    publish(&queue, &daemon, 3, 3);
-    poll(|| (arrivals(&read(&file)) >= 3.0).then_some(())).expect("the first arrivals");
-    let daemon = restart(daemon, &pools);
-    // More than before, so that the total alone does not tell that it was counted anew.
-    publish(&queue, &daemon, 8, 8);
-    poll(|| (arrivals(&read(&file)) >= 11.0).then_some(())).expect("the arrivals after it");
-    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
-    signal::kill(pid, Signal::SIGINT).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-    assert_eq!(arrivals(&read(&file)), 11.0, "{}", read(&file));
-}
-
-#[test]
 fn the_recording_of_the_last_day_goes_on_after_a_restart_and_counts_no_message_twice() {
     let queue = Queue::new();
     let (pools, daemon) = paused(&queue);
