@@ -34,7 +34,7 @@ const POOLS = pool("tide", queues.tide, ["/bin/sleep", "0.3"])
   + pool("drained", queues.drained, ["/bin/sleep", "600"], '[pools.drained.retry]\nbackoff = "1s"\n')
   + pool("pinned", queues.pinned, ["/bin/true"])
   + pool("broken", queues.broken, ["/bin/false"], 'kind = "warm"\n')
-  + pool("warm", queues.warm, [process.execPath, "-e", `require(${JSON.stringify(join(ROOT, "examples/warm/tidegate.js"))}).serve(async () => {})`], 'kind = "warm"\n')
+  + pool("warm", queues.warm, [process.execPath, "--input-type=module", "-e", `import { serve } from ${JSON.stringify(join(ROOT, "shims/node/index.js"))}; await serve(async () => {})`], 'kind = "warm"\n')
     .replace('drain_after = "1s"', "keep_warm = 1");
 
 const noQueue = (name) => `[pools.${name}]\nqueue = "${unique("none")}-${name}"\n[pools.${name}.runner]\ncommand = ["/bin/true"]\n`;
