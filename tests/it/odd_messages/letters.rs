@@ -57,10 +57,10 @@ async fn odd_letters_are_listed_put_back_and_deleted_with_the_others() {
             .text_header(b"x-tidegate-reason", b"\xff"),
         List::default()
             .message_id(b"deep")
-            .header(b"k", &nested(20_000, b'A')),
+            .header(b"k", &nested(5_000, b'A')),
         List::default()
             .message_id(b"deaths")
-            .header(b"x-death", &nested(3_000, b'F')),
+            .header(b"x-death", &nested(1_000, b'F')),
         List::default().message_id(b"good-2"),
     ];
     let bury = |raw: &mut Raw| {
