@@ -1,9 +1,9 @@
 //! `tidegate record`: a trace of what a running pool sees.
 
 use std::{
-    fs, io,
+    fs,
     path::Path,
-    process::{Child, Stdio},
+    process::Child,
     time::{Duration, Instant},
 };
 
@@ -19,7 +19,7 @@ use tidegate::trace::Trace;
 
 use crate::support::{
     broker::broker_url,
-    daemon::{Daemon, poll, tidegate},
+    daemon::{Daemon, end_of, poll, tidegate},
     queue::Queue,
 };
 
@@ -164,21 +164,10 @@ fn an_output_that_is_not_a_file_is_refused_at_once() {
     let fifo = daemon.dir().join("fifo");
     mkfifo(&fifo, Mode::S_IRWXU).unwrap();
     for output in [fifo.to_str().unwrap(), "/dev/zero", "/"] {
-        let mut child = tidegate(daemon.dir())
-            .args(["record", "jobs", "--duration", "1h", "--output", output])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let code = poll(|| child.try_wait().unwrap());
-        if code.is_none() {
-            child.kill().unwrap();
-        }
-        let said = io::read_to_string(child.stderr.take().unwrap()).unwrap();
-        assert_eq!(
-            code.and_then(|code| code.code()),
-            Some(1),
-            "{output}: {said}"
-        );
+        let mut record = tidegate(daemon.dir());
+        record.args(["record", "jobs", "--duration", "1h", "--output", output]);
+        let (code, said) = end_of(&mut record);
+        assert_eq!(code, Some(1), "{output}: {said}");
         assert!(said.contains("regular file"), "{output}: {said}");
     }
 }

@@ -1,15 +1,11 @@
 //! `tidegate simulate` and `tune`: the built program on small traces. No broker.
 
-use std::{
-    fs, io,
-    path::Path,
-    process::{Output, Stdio},
-};
+use std::{fs, path::Path, process::Output};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::daemon::{poll, tidegate};
+use crate::support::daemon::{end_of, tidegate};
 
 const POOLS: &str = r#"
 [pools.quick.policy]
@@ -249,17 +245,8 @@ fn an_input_that_is_not_a_file_is_refused_at_once() {
     {
         for command in ["simulate", "tune"] {
             let line = format!("{command} {traffic} pools.toml#quick").replace("INPUT", input);
-            let mut child = tidegate(dir.path())
-                .args(line.split_whitespace())
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap();
-            let code = poll(|| child.try_wait().unwrap());
-            if code.is_none() {
-                child.kill().unwrap();
-            }
-            let said = io::read_to_string(child.stderr.take().unwrap()).unwrap();
-            assert_eq!(code.and_then(|code| code.code()), Some(2), "{line}: {said}");
+            let (code, said) = end_of(tidegate(dir.path()).args(line.split_whitespace()));
+            assert_eq!(code, Some(2), "{line}: {said}");
             let named = said.contains("regular file") && said.contains(input);
             assert!(named, "{line}: {said}");
         }

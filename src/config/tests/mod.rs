@@ -3,6 +3,7 @@
 mod arguments;
 mod by_hand;
 mod consuming;
+mod durations;
 mod environment;
 mod files;
 mod limits;

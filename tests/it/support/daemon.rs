@@ -383,6 +383,17 @@ fn exchange(mut stream: impl Read + io::Write, request: &[u8]) -> Answer {
     }
 }
 
+/// Runs a command that should end by itself, and kills it if it does not. Returns its exit code and its errors.
+pub(crate) fn end_of(command: &mut Command) -> (Option<i32>, String) {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let status = poll(|| child.try_wait().unwrap());
+    if status.is_none() {
+        child.kill().unwrap();
+    }
+    let said = io::read_to_string(child.stderr.take().unwrap()).unwrap();
+    (status.and_then(|status| status.code()), said)
+}
+
 /// An address without a listener.
 pub(crate) fn free_address() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
