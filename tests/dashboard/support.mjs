@@ -68,6 +68,10 @@ export class Daemon {
     return this;
   }
 
+  async pool(name) {
+    return (await fetch(`${this.url}/api/v1/pools/${name}`)).json();
+  }
+
   log() {
     return readFileSync(join(this.folder, "log"), "utf8").slice(-2000);
   }
