@@ -59,6 +59,9 @@ pub struct Pool {
     /// The supervisors that have handed over to this one, and still run jobs of the pool.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub predecessors: Vec<Predecessor>,
+    /// A reload has removed the pool from the configuration, and it still drains. Absent if not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removed: bool,
 }
 
 /// A supervisor that has handed over, and finishes its jobs.

@@ -82,6 +82,13 @@ fn a_removed_pool_is_shown_until_its_programs_have_ended_and_the_names_of_its_su
     let line = "celery was removed from the configuration: 2 programs still end\n";
     let status = out_of(&daemon, &["status"]);
     assert!(status.contains(line), "{status}");
+    let status = out_of(&daemon, &["status", "--format", "json"]);
+    let pools: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let of = |n: usize| (pools[n]["name"].as_str(), pools[n]["removed"].as_bool());
+    assert_eq!(
+        [of(0), of(1)],
+        [(Some("mails"), None), (Some("celery"), Some(true))]
+    );
     // Both pools have a first and a second process.
     assert!(poll(|| (names().len() == 4).then_some(())).is_some());
     let mut all = names();

@@ -48,9 +48,7 @@ fn records_the_messages_that_arrive_until_ctrl_c() {
     }
     daemon.wait_for_pool("jobs", |pool| pool["jobs"]["done"] == 20);
     poll(|| (arrivals(&read()) >= 20.0).then_some(())).expect("the arrivals");
-    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
-    signal::kill(pid, Signal::SIGINT).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    end(&mut child);
     assert_eq!(arrivals(&read()), 20.0, "{}", read());
 }
 
@@ -117,6 +115,13 @@ fn recording_of(daemon: &Daemon, file: &Path, duration: &str) -> Child {
     child
 }
 
+/// Ends a recording as Ctrl-C does.
+fn end(recording: &mut Child) {
+    let pid = Pid::from_raw(i32::try_from(recording.id()).unwrap());
+    signal::kill(pid, Signal::SIGINT).unwrap();
+    assert_eq!(recording.wait().unwrap().code(), Some(0));
+}
+
 fn read(file: &Path) -> String {
     fs::read_to_string(file).unwrap_or_default()
 }
@@ -139,6 +144,27 @@ fn a_recording_ends_by_itself_after_its_duration_and_can_be_simulated() {
     assert_eq!(code, Some(0), "{said}");
     let found: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(found["runs"][0]["jobs"], 7, "{found}");
+}
+
+#[test]
+fn a_recording_over_a_restart_of_the_supervisor_counts_each_message_once() {
+    let queue = Queue::new();
+    let (pools, daemon) = paused(&queue);
+    publish(&queue, &daemon, 9, 9);
+    let file = daemon.dir().join("trace.csv");
+    let mut child = recording_of(&daemon, &file, "1h");
+    publish(&queue, &daemon, 3, 12);
+    let recorded = |messages: f64| {
+        let enough = || (arrivals(&read(&file)) >= messages).then_some(());
+        poll(enough).unwrap_or_else(|| panic!("never {messages}: {}", read(&file)));
+    };
+    recorded(3.0);
+    let daemon = restart(daemon, &pools);
+    // More than its predecessor has counted.
+    publish(&queue, &daemon, 20, 20);
+    recorded(23.0);
+    end(&mut child);
+    assert_eq!(arrivals(&read(&file)), 23.0, "{}", read(&file));
 }
 
 #[test]

@@ -19,10 +19,10 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use tidegate::{
-    decide::{PoolName, Timings},
+    decide::{Decision, PoolName, Timings},
     run::{Supervisor, chain},
 };
-use tokio::time::{self, MissedTickBehavior};
+use tokio::time::{self, Instant, MissedTickBehavior};
 use tracing::warn;
 
 use self::measured::MeasurementSchedule;
@@ -87,35 +87,53 @@ type SeenMessages = (
 );
 
 /// What a pool has seen arrive since it began to watch its queue.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Arrived {
     pub(crate) total: u64,
     pub(crate) watched: Duration,
+    /// When this was read.
+    pub(crate) at: Instant,
 }
 
 impl Arrived {
-    /// How many arrived after an earlier reading. A supervisor that restarted, or a queue that was created again, counts
-    /// from zero. Its total may be the higher one nevertheless, but it has watched for less time.
+    /// What a decision says.
+    pub(crate) fn of(decision: &Decision) -> Option<Self> {
+        let arrivals = decision.inputs.measured.arrivals?;
+        Some(Self {
+            total: arrivals.total,
+            watched: arrivals.watched,
+            at: Instant::now(),
+        })
+    }
+
+    /// How many arrived after an earlier reading.
     pub(crate) fn since(self, before: Self) -> u64 {
-        match self.watched < before.watched {
+        match self.begun_after(before) {
             true => self.total,
-            false => self.total.checked_sub(before.total).unwrap_or(self.total),
+            false => self.total.saturating_sub(before.total),
         }
+    }
+
+    /// Whether the pool began to watch its queue after an earlier reading: the supervisor was restarted, or the queue was
+    /// created again. Then the total counts from zero. It may be the higher one nevertheless.
+    fn begun_after(self, before: Self) -> bool {
+        let is_same = (self.total, self.watched) == (before.total, before.watched);
+        let elapsed = self.at.duration_since(before.at);
+        !is_same
+            && (self.watched < before.watched
+                || self.total < before.total
+                || self.watched < elapsed)
     }
 }
 
 fn seen(supervisor: &Supervisor) -> SeenMessages {
     let (mut totals, mut timings) = SeenMessages::default();
     for pool in supervisor.pools() {
-        let measured = supervisor.explain(&pool.name);
-        let measured = measured.map(|decision| decision.inputs.measured);
-        let arrivals = measured.and_then(|measured| measured.arrivals);
+        let decision = supervisor.explain(&pool.name);
         // Absent for a pool that has not measured yet.
-        let arrived = arrivals.map(|arrivals| Arrived {
-            total: arrivals.total,
-            watched: arrivals.watched,
-        });
+        let arrived = decision.as_ref().and_then(Arrived::of);
         totals.insert(pool.name.clone(), arrived);
+        let measured = decision.map(|decision| decision.inputs.measured);
         timings.extend(measured.map(|measured| (pool.name, measured.timings)));
     }
     (totals, timings)
@@ -310,14 +328,16 @@ mod tests {
             Some((2, 5)),
             Some((8, 3)),
         ];
+        let begin = Instant::now();
         let steps = (0..).zip(seen);
         let lines: Vec<_> = steps
             .filter_map(|(n, seen)| {
                 let seen = seen.map(|(total, watched)| Arrived {
                     total,
                     watched: Duration::from_secs(watched),
+                    at: begin + n * STEP,
                 });
-                recording.step(at(10 * n), seen)
+                recording.step(at(10 * i64::from(n)), seen)
             })
             .map(|line| (line.from.as_second() - 1_800_000_000, line.arrivals))
             .collect();

@@ -18,7 +18,16 @@ impl View {
         v1::Pool {
             predecessors: self.predecessors.of(&status.name),
             reload_refused: self.reloads.refusal(),
+            removed: false,
             status,
+        }
+    }
+
+    /// A pool that a reload has removed and that still drains.
+    pub(crate) fn of_removed(&self, status: PoolStatus) -> v1::Pool {
+        v1::Pool {
+            removed: true,
+            ..self.of(status)
         }
     }
 }

@@ -36,7 +36,7 @@ pub(super) async fn record(cli: &Cli, args: &RecordArgs) -> Result<Exit, Command
     let path = format!("/api/v1/pools/{name}/explain");
     let read = || async {
         let answer: Explanation = client::get(&supervisor, &path, "record the pool").await?;
-        Ok::<_, client::ClientError>(arrived(&answer))
+        Ok::<_, client::ClientError>(answer.decision.as_ref().and_then(Arrived::of))
     };
     let mut stop = pin!(tokio::signal::ctrl_c());
     // Before the file is made: an unknown pool leaves no file behind.
@@ -81,20 +81,11 @@ pub(super) async fn record(cli: &Cli, args: &RecordArgs) -> Result<Exit, Command
 
 const HEAD: &str = "time,arrivals\n";
 
-/// What the pool has seen arrive. `None` while it has watched too shortly.
-fn arrived(answer: &Explanation) -> Option<Arrived> {
-    let arrivals = answer.decision.as_ref()?.inputs.measured.arrivals?;
-    Some(Arrived {
-        total: arrivals.total,
-        watched: arrivals.watched,
-    })
-}
-
 /// Turns totals into counts.
 #[derive(Debug)]
 struct ArrivalRecording {
-    /// The last reading.
-    last: Arrived,
+    /// The last reading. `None` while the pool has not measured.
+    last: Option<Arrived>,
     messages: u64,
 }
 
@@ -102,15 +93,19 @@ impl ArrivalRecording {
     /// Begins at this reading. Nothing has arrived for a pool that has not measured yet.
     fn new(first: Option<Arrived>) -> Self {
         Self {
-            last: first.unwrap_or_default(),
+            last: first,
             messages: 0,
         }
     }
 
     /// The line for the arrivals since the last one, which began at `from`.
     fn line(&mut self, from: Timestamp, now: Option<Arrived>) -> String {
-        let arrivals = now.map_or(0, |now| now.since(self.last));
-        self.last = now.unwrap_or(self.last);
+        let arrivals = match (self.last, now) {
+            (_, None) => 0,
+            (Some(last), Some(now)) => now.since(last),
+            (None, Some(now)) => now.total,
+        };
+        self.last = now.or(self.last);
         self.messages += arrivals;
         line(from, arrivals)
     }
@@ -149,7 +144,39 @@ mod tests {
     }
 
     #[test]
+    fn a_restart_is_noticed_if_the_successor_has_watched_for_longer_than_its_predecessor() {
+        let begin = Instant::now();
+        let read = |second: u64, total, watched: u64| Arrived {
+            total,
+            watched: Duration::from_secs(watched),
+            at: begin + Duration::from_secs(second),
+        };
+        // Read again only after a minute, when the successor has counted more than its predecessor.
+        let mut recording = ArrivalRecording::new(Some(read(0, 10, 20)));
+        assert_eq!(
+            recording.line(at(0), Some(read(60, 15, 50))),
+            line(at(0), 15)
+        );
+        // No restart: the same pool was read again after a minute.
+        assert_eq!(
+            recording.line(at(60), Some(read(120, 18, 110))),
+            line(at(60), 3)
+        );
+        // No restart: the broker was away for longer than the pool had watched.
+        let mut recording = ArrivalRecording::new(Some(read(0, 10, 20)));
+        assert_eq!(
+            recording.line(at(0), Some(read(60, 10, 20))),
+            line(at(0), 0)
+        );
+        assert_eq!(
+            recording.line(at(60), Some(read(61, 11, 81))),
+            line(at(60), 1)
+        );
+    }
+
+    #[test]
     fn a_recording_is_a_trace_of_what_arrived_between_two_readings() {
+        let begin = Instant::now();
         let mut recording = ArrivalRecording::new(None);
         let mut text = String::from(HEAD);
         // Not measured yet, then 5 and 7 more, then a restart that counts from zero, then one after which more messages
@@ -163,12 +190,13 @@ mod tests {
             Some((3, 6)),
             Some((4, 5)),
         ];
-        for (second, seen) in (0..).zip(seen) {
+        for (second, seen) in (0_u32..).zip(seen) {
             let seen = seen.map(|(total, watched)| Arrived {
                 total,
                 watched: Duration::from_secs(watched),
+                at: begin + second * LINE_EVERY,
             });
-            text.push_str(&recording.line(at(second), seen));
+            text.push_str(&recording.line(at(second.into()), seen));
         }
         text.push_str(&line(at(7), 0));
         assert_eq!(recording.messages, 19);

@@ -28,7 +28,7 @@ pub(super) async fn status(cli: &Cli, args: &StatusArgs) -> Result<Exit, output:
     let supervisor = supervisor::find(cli, &args.socket)?;
     let seen = read_all(&supervisor).await?;
     match cli.format {
-        Format::Json => output::json(&seen.pools)?,
+        Format::Json => output::json(&[seen.pools, seen.leaving].concat())?,
         Format::Human => output::write(text(seen).as_bytes())?,
     }
     Ok(Exit::Ok)

@@ -157,7 +157,7 @@ async fn pools(State(api): State<Api>) -> Json<Vec<v1::Pool>> {
 /// The pools that a reload has removed and that still drain.
 async fn leaving(State(api): State<Api>) -> Json<Vec<v1::Pool>> {
     let pools = api.supervisor.leaving().into_iter();
-    Json(pools.map(|status| api.view.of(status)).collect())
+    Json(pools.map(|status| api.view.of_removed(status)).collect())
 }
 
 async fn pool(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
