@@ -32,6 +32,8 @@ use crate::{
 #[must_use = "a pool does nothing until a supervisor has started it"]
 pub struct Pool {
     settings: PoolSettings,
+    /// Whether `drain_after` is the program's. Otherwise it follows from the policy and the runners.
+    drain_is_given: bool,
     runs_on: Option<RunsOn>,
     timeout: Option<Duration>,
     kill_grace: Option<Duration>,
@@ -58,7 +60,10 @@ impl fmt::Debug for RunsOn {
 impl Pool {
     /// A pool on the queue of its own name.
     pub fn new(name: impl Into<PoolName>) -> Self {
-        PoolSettings::new(name).into()
+        Self {
+            drain_is_given: false,
+            ..PoolSettings::new(name).into()
+        }
     }
 
     /// Consumes this queue instead.
@@ -102,14 +107,18 @@ impl Pool {
         self
     }
 
-    /// How long the queue must be empty before all workers are stopped; 5 s by default. Zero means at once.
+    /// How long the queue must be empty before all workers are stopped. Zero means at once. By default 5 s, with
+    /// [`TargetWait`](crate::TargetWait) what [its `drain_after`](crate::TargetWait::drain_after) says, and otherwise 15 s
+    /// for programs that consume the queue themselves.
     pub fn drain_after(mut self, quiet: Duration) -> Self {
+        self.drain_is_given = true;
         self.settings.drain_after = DrainAfter::After(quiet);
         self
     }
 
     /// Never stops all workers because the queue is empty: the policy alone decides.
     pub fn drain_never(mut self) -> Self {
+        self.drain_is_given = true;
         self.settings.drain_after = DrainAfter::Never;
         self
     }
@@ -165,7 +174,7 @@ impl Pool {
             PolicyChoice::Own(own) => (own.bounds().clone(), Some(own)),
             PolicyChoice::Kind(policy) => (policy, None),
         };
-        self
+        self.with_default_drain()
     }
 
     /// How fast the number of workers may change.
@@ -279,12 +288,21 @@ impl Pool {
         make: impl Fn(CallLimits) -> Arc<dyn RunnerManager> + Send + Sync + 'static,
     ) -> Self {
         self.runs_on = Some(RunsOn::Handlers(Arc::new(make)));
-        self
+        self.with_default_drain()
     }
 
     /// Runs jobs on your own kind of runners.
     pub fn runners(mut self, manager: impl RunnerManager) -> Self {
         self.runs_on = Some(RunsOn::Runners(Arc::new(manager)));
+        self.with_default_drain()
+    }
+
+    fn with_default_drain(mut self) -> Self {
+        let consumes =
+            matches!(&self.runs_on, Some(RunsOn::Runners(manager)) if manager.consumes());
+        if !self.drain_is_given {
+            self.settings.drain_after = self.settings.policy.kind.drain_after(consumes);
+        }
         self
     }
 
@@ -324,6 +342,7 @@ impl From<PoolSettings> for Pool {
     fn from(settings: PoolSettings) -> Self {
         Self {
             settings,
+            drain_is_given: true,
             runs_on: None,
             timeout: None,
             kill_grace: None,

@@ -8,7 +8,7 @@ mod trial;
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 pub use self::policy_keys::{PolicyKeys, PolicyValue};
@@ -19,6 +19,7 @@ use crate::{
     config::PolicyKey,
     decide::{Decision, Policy, PoolName, Scaling},
     run::{PoolStatus, RunningJob, StopThen},
+    text::{duration, parse_duration},
 };
 
 /// The answer of `/healthz`.
@@ -100,7 +101,7 @@ pub struct Explanation {
     pub text: Option<String>,
 }
 
-/// A length of time, written as `"30m"` or `"1h 30m"`.
+/// A length of time above zero, in the units of the configuration file, such as `"30m"` or `"1h 30m"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TimeSpan(pub Duration);
 
@@ -109,20 +110,14 @@ impl FromStr for TimeSpan {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || "write a length of time above zero, such as 30s, 10m or 1h30m".to_owned();
-        let span: SignedDuration = text.parse().map_err(|_| wrong())?;
-        match Duration::try_from(span) {
-            Ok(span) if !span.is_zero() => Ok(Self(span)),
-            _ => Err(wrong()),
-        }
+        let span = parse_duration(text).filter(|span| !span.is_zero());
+        span.map(Self).ok_or_else(wrong)
     }
 }
 
 impl fmt::Display for TimeSpan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match SignedDuration::try_from(self.0) {
-            Ok(span) => write!(f, "{span:#}"),
-            Err(_) => write!(f, "{}s", self.0.as_secs()),
-        }
+        f.write_str(&duration(self.0))
     }
 }
 

@@ -1,7 +1,5 @@
 //! The keys of a pool that mean nothing if its programs consume the queue themselves.
 
-use std::time::Duration;
-
 use super::{
     problem::Problem,
     schema::{Key, Table, quoted},
@@ -33,10 +31,6 @@ const MEANINGLESS: [(&str, &str); 16] = [
     ("retry.breaker.min_jobs", BREAKER),
     ("retry.breaker.pause", BREAKER),
 ];
-
-/// How long the queue must be empty before programs drain, if the pool does not say. What they hold is known some seconds
-/// later than what our own workers hold.
-pub(super) const QUIET_OF_PROGRAMS: Duration = Duration::from_secs(15);
 
 const PREFETCH: &str = "they open their own consumers, with a prefetch of their own";
 const SETTLE: &str = "they settle their messages themselves";

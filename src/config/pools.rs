@@ -7,7 +7,7 @@ use toml::de::DeValue;
 use super::{
     arguments::{Declaration, declaration, warn_of_few_deliveries, warn_of_lost_dead_letters},
     by_hand::origins,
-    consuming::{QUIET_OF_PROGRAMS, refuse_meaningless},
+    consuming::refuse_meaningless,
     deadlines::{refuse_outliving_jobs, warn_of_long_waits},
     inputs::ConfigInputs,
     policy::{policy, scaling},
@@ -239,13 +239,10 @@ fn drain_after(
     policy: &PolicyKind,
     runner: &RunnerSettings,
 ) -> DrainAfter {
-    match (key.value, policy) {
-        (_, PolicyKind::TargetWait(wait)) if key.given == KeyPresence::Absent => wait.drain_after(),
-        _ if runner.consumes() && key.given == KeyPresence::Absent => {
-            DrainAfter::After(QUIET_OF_PROGRAMS)
-        }
-        (Some(quiet), _) => DrainAfter::After(quiet),
-        (None, _) => DrainAfter::Never,
+    match key.value {
+        _ if key.given == KeyPresence::Absent => policy.drain_after(runner.consumes()),
+        Some(quiet) => DrainAfter::After(quiet),
+        None => DrainAfter::Never,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Pressure stall information: the share of time that was lost to waiting for memory or for a processor.
 //!
-//! See <https://docs.kernel.org/accounting/psi.html>. The own cgroup's numbers are used if it has any, so that a container
-//! judges its own limits. Otherwise the host's are used.
+//! See <https://docs.kernel.org/accounting/psi.html>. The numbers are those of the cgroup of this process, if there are any:
+//! in a container they are about its own limits. Otherwise they are those of the host.
 
 use std::{fs, io, path::PathBuf};
 

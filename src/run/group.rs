@@ -246,7 +246,7 @@ async fn send(
         None => return Ok((Instant::now(), numbers)),
     };
     if let Err(error) = channel.send(encoded(&beat)).await {
-        // A blocked connection recovers. Until then the own beats do not come back, so the pool keeps its share.
+        // A blocked connection recovers. Until then this daemon does not receive its own beats, so the pool keeps its share.
         if error.kind != crate::queue::QueueErrorKind::Blocked {
             return Err(error);
         }

@@ -132,9 +132,9 @@ impl RunningJobs {
         }
     }
 
-    /// The jobs, the oldest first.
-    pub(crate) fn list(&self) -> Vec<RunningJob> {
-        let (now, clock) = (Instant::now(), Timestamp::now());
+    /// The jobs, the oldest first. `clock` is the time now, on the wall clock.
+    pub(crate) fn list(&self, clock: Timestamp) -> Vec<RunningJob> {
+        let now = Instant::now();
         let jobs = self.state();
         let jobs = jobs.jobs.values();
         jobs.map(|job| RunningJob {

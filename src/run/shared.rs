@@ -15,7 +15,6 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{sync::watch, time::Instant};
@@ -197,14 +196,12 @@ impl PoolShared {
     /// An id for a job whose message has none. Practically unique across restarts and machines.
     pub(crate) fn make_job_id(&self) -> JobId {
         let n = self.next_job.fetch_add(1, Ordering::Relaxed);
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = self.orders.clock.now();
         let salt = self.random.number() >> 32;
         JobId::from(format!(
             "{}-{:x}-{n:x}-{salt:08x}",
             self.name,
-            now.as_micros()
+            now.as_microsecond()
         ))
     }
 

@@ -2,7 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{config::PoolSettings, decide::PolicyKind, runner::RunnerManager};
+use crate::{
+    config::{PoolSettings, SupervisorSettings},
+    decide::{PolicyKind, margin},
+    run::panics::catch,
+    runner::{JobTimes, RunnerManager},
+};
 
 /// A pool to run: its settings, and the manager of its runners.
 ///
@@ -15,8 +20,12 @@ pub struct PoolSpec {
     pub runners: Arc<dyn RunnerManager>,
 }
 
-/// The first setting that no pool can work with, as a sentence; `None` if all are valid.
-pub(super) fn problem(settings: &PoolSettings) -> Option<&'static str> {
+/// The first setting that no pool can work with, as a sentence; `None` if all are valid. `tidegate check` refuses the same.
+pub(super) fn problem(pool: &PoolSpec) -> Option<&'static str> {
+    let PoolSpec { settings, runners } = pool;
+    // A manager that panics here has these defaults. The pool contains and reports its panics.
+    let consumes = catch(|| runners.consumes()).unwrap_or(false);
+    let times = catch(|| runners.times()).unwrap_or_default();
     let PoolSettings {
         policy,
         scaling,
@@ -42,6 +51,9 @@ pub(super) fn problem(settings: &PoolSettings) -> Option<&'static str> {
             settings.ack_deadline.is_zero(),
             "ack_deadline must be above zero",
         ),
+        (policy.max == 0, "policy.max must be 1 or more"),
+        (settings.weight == 0, "weight must be 1 or more"),
+        (settings.local_max == Some(0), "local_max must be 1 or more"),
         (
             policy.min_active > policy.max,
             "policy.min_active must be at most policy.max",
@@ -78,29 +90,100 @@ pub(super) fn problem(settings: &PoolSettings) -> Option<&'static str> {
             breaker.is_some_and(|rules| rules.pause.is_zero()),
             "retry.breaker.pause must be above zero",
         ),
+        (
+            !consumes && outlives(times, settings.ack_deadline),
+            "ack_deadline must be above the timeout of its jobs, their grace period and a twentieth of it to settle",
+        ),
+        (
+            consumes && matches!(policy.kind, PolicyKind::TargetWait(_)),
+            "its policy cannot aim at a waiting time: programs that consume the queue do not say how long messages wait",
+        ),
+        (
+            consumes && (settings.prefetch != 1 || settings.preempt || settings.share),
+            "prefetch, preempt and share have no effect on programs that consume the queue themselves",
+        ),
     ];
     let wrong = problems.into_iter().find(|(is_wrong, _)| *is_wrong)?;
     Some(wrong.1)
 }
 
+/// Whether jobs may run until their delivery is lost. Then they would run twice.
+fn outlives(times: JobTimes, ack_deadline: Duration) -> bool {
+    let room = ack_deadline.saturating_sub(margin(ack_deadline));
+    let needs = times
+        .timeout
+        .map(|timeout| timeout.saturating_add(times.stop_grace));
+    needs.is_some_and(|needs| needs > room)
+}
+
+/// The first limit that makes no sense, as a sentence.
+pub(super) fn problem_of(limits: &SupervisorSettings) -> Option<&'static str> {
+    let is_percent = |limit: Option<u8>| limit.is_none_or(|percent| (1..=100).contains(&percent));
+    let pressures = [limits.max_memory_pressure, limits.max_cpu_pressure];
+    match limits.max_workers {
+        Some(0) => Some("max_workers must be 1 or more"),
+        _ if !pressures.into_iter().all(is_percent) => {
+            Some("max_memory_pressure and max_cpu_pressure must be 1 to 100")
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+
     use super::*;
-    use crate::decide::{BreakerRules, TargetWait};
+    use crate::{
+        decide::{BreakerRules, Policy, TargetWait},
+        runner::{CreateRunner, Runner, StartError},
+    };
+
+    #[derive(Debug, Clone, Copy, Default)]
+    struct Kind {
+        consumes: bool,
+        times: JobTimes,
+    }
+
+    #[async_trait]
+    impl RunnerManager for Kind {
+        fn kind(&self) -> &'static str {
+            "test"
+        }
+
+        fn consumes(&self) -> bool {
+            self.consumes
+        }
+
+        fn times(&self) -> JobTimes {
+            self.times
+        }
+
+        async fn create(&self, _: CreateRunner) -> Result<Box<dyn Runner>, StartError> {
+            unimplemented!("nothing is started")
+        }
+    }
+
+    fn problem_with(settings: PoolSettings, kind: Kind) -> &'static str {
+        let runners = Arc::new(kind);
+        problem(&PoolSpec { settings, runners }).unwrap_or("none")
+    }
 
     #[test]
     fn names_the_setting_that_no_pool_can_work_with() {
         let of = |change: fn(&mut PoolSettings)| {
             let mut settings = PoolSettings::new("jobs");
             change(&mut settings);
-            problem(&settings).unwrap_or("none")
+            problem_with(settings, Kind::default())
         };
         let breaker = |change: fn(&mut BreakerRules)| {
             let mut settings = PoolSettings::new("jobs");
             let mut rules = BreakerRules::default();
             change(&mut rules);
             settings.retry.breaker = Some(rules);
-            problem(&settings).unwrap_or("none")
+            problem_with(settings, Kind::default())
         };
         for (found, begins) in [
             (of(|_| {}), "none"),
@@ -119,6 +202,9 @@ mod tests {
                 of(|pool| pool.policy.min_active = pool.policy.max + 1),
                 "policy.min_active",
             ),
+            (of(|pool| pool.policy = Policy::fixed(0)), "policy.max"),
+            (of(|pool| pool.weight = 0), "weight"),
+            (of(|pool| pool.local_max = Some(0)), "local_max"),
             (of(|pool| pool.keep_warm = pool.policy.max + 1), "keep_warm"),
             (of(|pool| pool.scaling.up_step = 0), "scaling.up_step"),
             (of(|pool| pool.scaling.down_step = 0), "scaling.up_step"),
@@ -153,6 +239,71 @@ mod tests {
             ),
         ] {
             assert!(found.starts_with(begins), "{found}: {begins}");
+        }
+    }
+
+    #[test]
+    fn a_job_that_may_outlive_its_delivery_is_refused() {
+        let of = |timeout: u64, grace: u64| {
+            let times = JobTimes {
+                timeout: Some(Duration::from_secs(timeout)),
+                stop_grace: Duration::from_secs(grace),
+            };
+            let settings = PoolSettings {
+                ack_deadline: Duration::from_secs(100),
+                ..PoolSettings::new("jobs")
+            };
+            let kind = Kind {
+                times,
+                ..Kind::default()
+            };
+            problem_with(settings, kind)
+        };
+        assert_eq!(of(90, 5), "none");
+        assert!(of(90, 6).starts_with("ack_deadline"));
+        assert!(of(u64::MAX, 1).starts_with("ack_deadline"));
+    }
+
+    #[test]
+    fn what_means_nothing_to_programs_that_consume_is_refused() {
+        let of = |change: fn(&mut PoolSettings)| {
+            let mut settings = PoolSettings::new("jobs");
+            change(&mut settings);
+            let kind = Kind {
+                consumes: true,
+                ..Kind::default()
+            };
+            problem_with(settings, kind)
+        };
+        assert_eq!(of(|_| {}), "none");
+        let aims = of(|pool| {
+            pool.policy.kind = PolicyKind::TargetWait(TargetWait::new(Duration::from_secs(30)));
+        });
+        assert!(aims.starts_with("its policy"), "{aims}");
+        for found in [
+            of(|pool| pool.prefetch = 2),
+            of(|pool| pool.preempt = true),
+            of(|pool| pool.share = true),
+        ] {
+            assert!(found.starts_with("prefetch, preempt and share"), "{found}");
+        }
+    }
+
+    #[test]
+    fn limits_that_make_no_sense_are_refused() {
+        let of = |max_workers, max_memory_pressure, max_cpu_pressure| {
+            problem_of(&SupervisorSettings {
+                max_workers,
+                max_memory_pressure,
+                max_cpu_pressure,
+            })
+        };
+        assert_eq!(of(None, None, None), None);
+        assert_eq!(of(Some(1), Some(1), Some(100)), None);
+        assert!(of(Some(0), None, None).is_some_and(|why| why.starts_with("max_workers")));
+        for pressures in [(Some(101), None), (None, Some(0))] {
+            let why = of(None, pressures.0, pressures.1).unwrap_or("none");
+            assert!(why.starts_with("max_memory_pressure"), "{why}");
         }
     }
 }

@@ -25,7 +25,7 @@ pub use self::outcome::{
     DrainError, DrainReport, FlushMode, RunError, StopReport, SupervisorError,
 };
 use self::{
-    check::check,
+    check::{check, check_limits},
     connection::watch_connection,
     pressure::watch_pressure,
     state::{log_state, status, unready},
@@ -127,6 +127,7 @@ impl Supervisor {
         options: StartOptions,
     ) -> Result<Self, SupervisorError> {
         check(&pools)?;
+        check_limits(&options.limits)?;
         let StartOptions {
             events,
             mut orders,
@@ -341,9 +342,14 @@ impl Supervisor {
     }
 
     /// Changes the limits over all pools. They apply from the next reconcile on. No running job is stopped.
-    pub fn set_limits(&self, limits: SupervisorSettings) {
+    ///
+    /// # Errors
+    /// [`SupervisorError::Limits`]. Then the old ones stay.
+    pub fn set_limits(&self, limits: SupervisorSettings) -> Result<(), SupervisorError> {
+        check_limits(&limits)?;
         self.inner.common.budget.set_max(limits.max_workers);
         self.inner.limits.send_replace(limits);
+        Ok(())
     }
 
     /// The limits over all pools.

@@ -52,7 +52,7 @@ impl Supervisor {
     /// ```
     ///
     /// # Errors
-    /// The the process cannot listen to signals, or jobs were given back: see [`RunError`].
+    /// The process cannot listen to signals, or jobs were given back: see [`RunError`].
     ///
     /// # Caveats
     /// Before the call, these signals end the process. From the call on they no longer do: tokio keeps its handlers for the

@@ -1,8 +1,8 @@
-//! The runner seam: what executes jobs.
+//! The traits of runners, which execute jobs.
 //!
-//! A [`RunnerManager`] brings runners of one kind up and cleans up after them; a [`Runner`] runs one job at a
-//! time. The pool owns the runners and counts them; a manager owns only what is outside the process. Kinds live
-//! in [`runners`](crate::runners); users bring their own by implementing the two traits.
+//! A [`RunnerManager`] starts runners of one kind, and removes what they leave behind. A [`Runner`] runs one job at a time.
+//! The pool owns the runners and counts them. A manager owns only what is outside the process. The kinds of tidegate are in
+//! [`runners`](crate::runners). A program adds its own kind by implementing the two traits.
 
 mod job;
 mod program;
@@ -35,25 +35,25 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// Starts runners of one kind, and removes what they leave behind.
 ///
 /// # Guarantees
-/// The pool calls [`create`](Self::create) only when no idle runner waits, hands each runner one job at a time,
-/// and ends every runner through [`delete`](Self::delete) or [`flush`](Self::flush), unless the runner has
-/// already said that it cannot be reused.
+/// The pool calls [`create`](Self::create) only when no idle runner waits. It gives each runner one job at a time. It ends
+/// every runner with [`delete`](Self::delete) or [`flush`](Self::flush), unless the runner has said that it cannot be
+/// reused.
 ///
-/// A panic in any of these, or in a [`Runner`], is contained: one in [`create`](Self::create) is a runner that did not
-/// start, one in [`Runner::run`] a job whose runner was lost, and a runner that panics when it is looked at has
-/// crashed. The rest of the manager's work is not done. Each panic is counted by place, and logged.
+/// A panic in a method of a manager or of a [`Runner`] ends only that call. After a panic in [`create`](Self::create) no
+/// runner has started. After one in [`Runner::run`] the job's runner is lost. After one in [`Runner::is_alive`] or
+/// [`Runner::retires`] the runner has crashed. Each panic is counted by its place, and logged.
 #[async_trait]
 pub trait RunnerManager: Send + Sync + fmt::Debug + 'static {
-    /// The kind's name: a metric label, so one of a few constants.
+    /// The kind's name. It is a label of metrics, so it must be one of a few constants.
     fn kind(&self) -> &'static str;
 
-    /// How many runners to bring up before a job asks for them. The pool brings up no more than workers wait.
+    /// How many runners to start before a job needs them. The pool starts at most one for each worker that waits.
     fn prestart(&self) -> u32 {
         0
     }
 
-    /// Whether its runners give replies themselves ([`JobEnd::Done`]). Where they do, a final failure is answered too;
-    /// where they do not, a pool answers only if its settings say so.
+    /// Whether its runners give replies themselves ([`JobEnd::Done`]). If they do, a final failure is answered too. If they
+    /// do not, the pool answers only if its settings say so.
     fn answers(&self) -> bool {
         false
     }
@@ -70,33 +70,45 @@ pub trait RunnerManager: Send + Sync + fmt::Debug + 'static {
         JobTimes::default()
     }
 
-    /// Brings one runner up, ready for a job.
+    /// Starts one runner, ready for a job.
     ///
     /// # Errors
-    /// Nothing could be started. The pool backs off; the job that wanted the runner is given back.
+    /// No runner could be started. The job that needed it is given back, and the pool waits before it tries again.
     ///
     /// # Cancel-safety
-    /// Must be cancel-safe: a dropped future leaves no runner behind.
+    /// The pool may drop the future. Then no runner may be left behind.
     async fn create(&self, request: CreateRunner) -> Result<Box<dyn Runner>, StartError>;
 
-    /// What this manager can see outside the process that belongs to the pool, other than the runners that the
-    /// pool holds: runners left by a supervisor that died. Kinds that leave nothing behind have nothing to list.
+    /// Runners outside the process that belong to the pool and that it does not hold: a supervisor that died has left them.
+    /// Empty for a kind whose runners end with the process.
+    ///
+    /// # Cancel-safety
+    /// The future may be dropped. The method changes nothing.
     async fn list(&self) -> Vec<StrayRunner> {
         Vec::new()
     }
 
-    /// Collects what [`list`](Self::list) would name. The first step of every reconcile, so cheap when there is
-    /// nothing to do.
+    /// Removes the runners that [`list`](Self::list) would name. This is the first step of every reconcile, so it should
+    /// cost little if there are none.
+    ///
+    /// # Cancel-safety
+    /// The pool drops the future after 10 s. A later call must remove what is left.
     async fn cleanup(&self) -> CleanupReport {
         CleanupReport::default()
     }
 
     /// Ends one idle runner.
+    ///
+    /// # Cancel-safety
+    /// The pool waits for the end. A runner whose future is dropped ends as a dropped [`Runner`] does.
     async fn delete(&self, runner: Box<dyn Runner>) {
         runner.stop().await;
     }
 
     /// Ends all of these idle runners, at the same time if the kind allows it.
+    ///
+    /// # Cancel-safety
+    /// As for [`delete`](Self::delete).
     async fn flush(&self, runners: Vec<Box<dyn Runner>>) {
         // One that panics must not take the others' ends with it.
         let delete = |runner| AssertUnwindSafe(self.delete(runner)).catch_unwind();
@@ -106,17 +118,20 @@ pub trait RunnerManager: Send + Sync + fmt::Debug + 'static {
         }
     }
 
-    /// Waits, within a bound of its own, for what this manager still ends in the background. The pool calls it when
-    /// it has come to its end, and all runners of this manager with it.
+    /// Waits until the manager has ended all that it still ends in the background. It must not wait for ever. The pool calls
+    /// it once, after all its runners of this manager have ended.
+    ///
+    /// # Cancel-safety
+    /// The future may be dropped. What it waits for goes on.
     async fn quiesce(&self) {}
 }
 
 /// How long the jobs of a kind of runner may take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct JobTimes {
-    /// After which a job is ended; `None` is never.
+    /// The longest time that a job may run. `None` means no limit.
     pub timeout: Option<Duration>,
-    /// How long a job that is told to end may take for it, before it is ended by force.
+    /// The time between the signal to end and the end by force.
     pub stop_grace: Duration,
 }
 
@@ -146,20 +161,20 @@ pub struct CleanupReport {
 
 /// Executes jobs, one at a time.
 ///
-/// **On drop** a runner leaves nothing running.
+/// A runner that is dropped leaves nothing running.
 #[async_trait]
 pub trait Runner: Send {
-    /// Runs one job to its end. Never panics for what a job does.
+    /// Runs one job to its end. Nothing that the job does may make it panic.
     ///
     /// # Cancel-safety
-    /// A dropped future ends the job at once (a process group is killed), and the runner must not be used again.
+    /// If the future is dropped, the job ends at once (a process group is killed). The runner is not used again.
     async fn run(&mut self, job: &Job, control: JobControl) -> RunReport;
 
     /// Waits for the end of a program that consumes the queue itself. Called once, and only if the manager
     /// [`consumes`](RunnerManager::consumes).
     ///
     /// # Cancel-safety
-    /// A dropped future ends the program at once.
+    /// If the future is dropped, the program ends at once.
     async fn consume(&mut self, control: ProgramControl) -> ProgramEnd {
         let _ = control;
         ProgramEnd::new("it does not consume the queue itself")
@@ -170,23 +185,25 @@ pub trait Runner: Send {
         None
     }
 
-    /// Whether an idle runner is still good for a job. Looked at in each reconcile and before each job; must not
-    /// block.
+    /// Whether an idle runner can still run a job. Called in each reconcile and before each job. It must not block.
     fn is_alive(&mut self) -> bool {
         true
     }
 
-    /// Why a runner that is alive should be replaced, or `None`. Called in each reconcile and after each job; must not
-    /// block. Never counted as a crash.
+    /// Why a runner that is alive must be replaced. `None` if it stays. Called in each reconcile and after each job. It must
+    /// not block. A replacement does not count as a crash.
     fn retires(&mut self) -> Option<Retirement> {
         None
     }
 
-    /// Ends the runner politely, within a bound of its own, and then by force.
+    /// Ends the runner: first with a signal and some time to end, then by force.
+    ///
+    /// # Cancel-safety
+    /// If the future is dropped, the runner ends as a dropped runner does: at once.
     async fn stop(self: Box<Self>);
 }
 
-/// Why a runner that is well is replaced by another.
+/// Why a healthy runner is replaced by another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Retirement {
@@ -196,14 +213,14 @@ pub enum Retirement {
     MaxAge,
     /// It holds more memory than it may.
     MaxMemory,
-    /// It has waited for a job for as long as it may. The runners that a manager keeps ready continue to wait.
+    /// It has waited for a job for as long as it may. Runners that a manager keeps ready stay.
     IdleTimeout,
-    /// It asks for it.
+    /// It has asked to be replaced.
     Asked,
 }
 
 impl Retirement {
-    /// A word of a bounded set, for labels.
+    /// The word for labels.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::MaxJobs => "max_jobs",
@@ -215,32 +232,32 @@ impl Retirement {
     }
 }
 
-/// The supervisor's side of a running job: how it ends one, and how it learns that one has started.
+/// How the supervisor ends a running job, and how it learns that the job has started.
 #[derive(Debug, Clone, Default)]
 pub struct JobControl {
-    /// Ends it with grace: TERM to the process group and, after `kill_grace`, KILL; the cancellation token of a
-    /// handler. The job is reported as [`JobEnd::Stopped`] unless it ends well by itself.
+    /// Asks the job to end. A process group gets TERM and, after `kill_grace`, KILL. A handler gets its cancellation token
+    /// cancelled. The job is reported as [`JobEnd::Stopped`], or as done if it still succeeds.
     pub stop: CancellationToken,
-    /// Ends it now: KILL.
+    /// Ends the job now, with KILL.
     pub kill: CancellationToken,
-    /// The runner calls this when the job's process, or its equivalent, runs: so that a pool which was backing off
-    /// knows that runners start again, without waiting for a long job's end.
+    /// The runner calls this once the job's process (or what stands for it) runs. A pool whose runners could not start then
+    /// knows that they start again, before a long job ends.
     pub started: OnStart,
-    /// What the standard output of a job is, for kinds whose jobs have one of their own.
+    /// What the standard output of the job is used for, if jobs of the kind have one.
     pub output: OutputUse,
 }
 
-/// What is to be done once a job has started.
+/// An action for the start of a job.
 #[derive(Clone, Default)]
 pub struct OnStart(Option<Arc<dyn Fn() + Send + Sync>>);
 
 impl OnStart {
-    /// Calls `action`, which must not block.
+    /// Calls `action` at the start. It must not block.
     pub fn new(action: Arc<dyn Fn() + Send + Sync>) -> Self {
         Self(Some(action))
     }
 
-    /// Reports that the job has started. Cheap, and harmless if called twice.
+    /// Reports that the job has started. A second call does no harm.
     pub fn notify(&self) {
         if let Some(action) = &self.0 {
             action();

@@ -83,6 +83,22 @@ impl Components {
         wrong
     }
 
+    /// The uses of a component whose row is not above the user's.
+    fn upward(&self) -> Vec<String> {
+        let mut above = Vec::new();
+        let mut upward = Vec::new();
+        for component in &self.0 {
+            let allowed = component.may_use.iter();
+            let found = allowed.filter(|name| match self.of(name) {
+                Some((used, _)) => !above.contains(&used),
+                None => true,
+            });
+            upward.extend(found.map(|name| format!("{} is above {name}", component.modules[0])));
+            above.push(component);
+        }
+        upward
+    }
+
     /// The uses that the table allows and that no file of the crate needs.
     fn unused(&self, crate_: &Crate, source: &str) -> Vec<String> {
         let mut unused = Vec::new();
@@ -171,7 +187,14 @@ fn every_component_uses_all_that_it_may() {
     assert!(unused.is_empty(), "{unused:#?}");
 }
 
-/// Tests both checks on a small crate.
+#[test]
+fn every_component_uses_only_rows_above_its_own() {
+    let upward = CRATES.map(|(crate_, _)| Components::read(&page(), crate_).upward());
+    let upward = upward.concat();
+    assert!(upward.is_empty(), "{upward:#?}");
+}
+
+/// Tests the checks on a small crate.
 #[test]
 fn finds_imports_that_the_table_does_not_allow_and_rows_that_allow_too_much() {
     let page = "**Components of `small`**, and more\n\n| component | what | may use |\n| --- | --- | --- |\n\
@@ -200,4 +223,5 @@ fn finds_imports_that_the_table_does_not_allow_and_rows_that_allow_too_much() {
         ]
     );
     assert_eq!(components.unused(&crate_, ""), ["b does not use a"]);
+    assert_eq!(components.upward(), ["b is above b::inner"]);
 }

@@ -4,6 +4,7 @@
 
 mod comments;
 mod components;
+mod deploy;
 mod errors;
 mod imports;
 mod names;

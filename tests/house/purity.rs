@@ -1,5 +1,5 @@
-//! What the compiler does not keep out of the pure crates: clippy forbids them clocks, files, sockets, threads, processes
-//! and the environment. `cargo clippy` reports a use; this file checks that the lists stay whole.
+//! The pure crates use no clocks, files, sockets, threads, processes and environment. The compiler does not check that, so
+//! clippy has lists of what they may not call. `cargo clippy` reports a use. This file checks that the lists are complete.
 
 use std::{collections::BTreeMap, fs, path::Path};
 

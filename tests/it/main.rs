@@ -21,7 +21,6 @@ mod dead;
 mod deadlines;
 mod declaring;
 mod delivery_limit;
-mod deploy;
 mod dry_run;
 mod exec_runner;
 mod frozen;

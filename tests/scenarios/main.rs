@@ -26,6 +26,7 @@ mod results;
 mod retries;
 mod scaling;
 mod sharing;
+mod starting;
 mod stopped_by_hand;
 mod stuck;
 mod support;

@@ -19,10 +19,10 @@ use crate::random::{self, Stream};
 pub(crate) struct ArrivalTimes<'t> {
     spans: std::slice::Iter<'t, ArrivalSpan>,
     stream: Stream,
-    /// The start and length of the present span.
+    /// The start and the length of the current span.
     begin: Duration,
     length: Duration,
-    /// Seconds from its begin to the last arrival.
+    /// Seconds from the start of the span to the last arrival.
     offset: f64,
     /// Arrivals that are still to come in it.
     left: u64,

@@ -91,7 +91,7 @@ fn assumed(
 ) -> ProgramsHeld {
     let by = HeldBy::Assumed { why };
     let &Probe::Answered { ready, consumers } = probe else {
-        // The last number stays.
+        // Nothing new is known, so the last number is used again.
         return ProgramsHeld {
             by,
             ..before.clone()
@@ -187,7 +187,8 @@ pub(super) fn allowed_starts(shared: &PoolShared, planned: u32, intake: Intake) 
     });
     let young = starting || held.programs > held.steady;
     if planned == 0 && !young && intake == Intake::Open {
-        // All that are wanted work, or none is wanted: an earlier failure says nothing about the next start.
+        // Either every program that the pool wants is running, or it wants none. So an earlier failure says nothing about
+        // the next start.
         shared.programs.worked();
     }
     shared.programs.most(now, planned, young)

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config::{Declare, PoolSettings},
-    decide::{Moment, Probe, ReconcileResult},
+    decide::{Moment, Probe, ReconcileResult, absent_pause},
     queue::{QueueDepth, QueueDriver, QueueError, QueueErrorKind},
     run::{declaring::declare, panics, shared::PoolShared},
     runner::CleanupReport,
@@ -21,10 +21,6 @@ use tidegate_core::text::chain;
 
 /// Longest time that a runner manager may clean up in one reading.
 const CLEANUP: Duration = Duration::from_secs(10);
-
-/// Longest pause between two readings of a missing queue. Each reading costs the probe's channel, and a line in the
-/// broker's log.
-const ABSENT: Duration = Duration::from_secs(5);
 
 /// The data from outside that a reconcile needs.
 pub(super) struct PoolReading {
@@ -98,8 +94,7 @@ impl ReadingState {
     pub(super) fn done(&mut self, is_absent: bool, interval: Duration) {
         self.running = None;
         self.absent = is_absent.then(|| {
-            let longer = |(pause, _): (Duration, _)| pause.saturating_mul(2).min(ABSENT);
-            let pause = self.absent.map_or(interval, longer).max(interval);
+            let pause = absent_pause(self.absent.map(|(pause, _)| pause), interval);
             (pause, Instant::now() + pause)
         });
     }

@@ -301,12 +301,8 @@ impl PoolTask {
         if ready == 0 || !(intake == Intake::Open || intake.is_trial()) {
             return;
         }
-        let summary = plan.summary();
-        let waiting = counts.waiting.saturating_sub(summary.stop) + summary.spawn;
-        let idle = counts.idle.saturating_sub(summary.delete);
-        let missing = ready
-            .min(waiting)
-            .saturating_sub(idle + self.shared.fleet.starting());
+        let starting = self.shared.fleet.starting();
+        let missing = plan.summary().runners_to_start(counts, ready, starting);
         for _ in 0..missing {
             let shared = self.shared.clone();
             self.prestarts.spawn(async move {

@@ -11,10 +11,10 @@ use crate::{
 pub(super) struct ResultRequest {
     pub(super) answer: Answer,
     pub(super) reason: &'static str,
-    /// The work that was done for the request before that reconcile.
+    /// What was done for the request before that reconcile, such as a flush.
     pub(super) before: ReconcileResult,
-    /// Whether a reading that has begun already is good enough: the next reconcile does what is wanted, whatever its
-    /// reading is.
+    /// Whether a reading that has already begun is enough. If not, the reconcile must use a reading that begins after the
+    /// request.
     pub(super) joins: bool,
 }
 

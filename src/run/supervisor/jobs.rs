@@ -11,7 +11,7 @@ impl Supervisor {
     /// that are being settled, are not in the list.
     pub fn jobs(&self, name: &PoolName) -> Option<Vec<RunningJob>> {
         let handle = self.inner.find(name).ok()?;
-        Some(handle.shared.running.list())
+        Some(handle.shared.running.list(handle.shared.orders.clock.now()))
     }
 
     /// Stops the jobs of a pool that have this id, each with its runner's grace, and returns how many there are. Their

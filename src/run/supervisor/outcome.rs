@@ -111,6 +111,9 @@ pub enum SupervisorError {
         /// Which setting is wrong, and what it must be.
         problem: &'static str,
     },
+    /// No supervisor can work with these limits.
+    #[error("the limits over all pools are invalid: {0}")]
+    Limits(&'static str),
     /// Two pools on one queue: each would plan for the whole queue.
     #[error("the pools {first} and {second} cannot work on one queue, {queue}")]
     SharedQueue {

@@ -60,7 +60,10 @@ impl Worker<'_> {
         held.job = Some(job.id().clone());
         // A retry or a returned message does not show the age of the queue's head: it was published long before.
         if held.history.attempt == 1 && !held.history.was_taken {
-            let waited = held.message().published_at().and_then(waited_since);
+            let waited = held
+                .message()
+                .published_at()
+                .and_then(|at| self.waited_since(at));
             self.shared.stats.recent.head(self.shared.now(), waited);
         }
         let span = debug_span!("job", job.id = %Escaped(job.id().as_str()));
@@ -379,10 +382,19 @@ impl Worker<'_> {
         }
     }
 
+    /// Time since a message was published. `None` if that is in the future.
+    fn waited_since(&self, published: Timestamp) -> Option<Duration> {
+        let now = self.shared.orders.clock.now();
+        Duration::try_from(now.duration_since(published)).ok()
+    }
+
     // Reports: metrics, events and the log.
 
     fn report_start(&self, job: &Job, runner: &BorrowedRunner<'_>) {
-        let waited = job.message().published_at().and_then(waited_since);
+        let waited = job
+            .message()
+            .published_at()
+            .and_then(|at| self.waited_since(at));
         self.shared.stats.job_began(self.shared.now(), waited);
         self.shared.fleet.emit(|pool| Event::RunnerStart {
             pool,
@@ -455,9 +467,4 @@ fn as_taken(message: &Arc<Message>, history: History) -> Arc<Message> {
         redelivered: true,
         ..Message::clone(message)
     })
-}
-
-/// Time since a timestamp, if it is in the past.
-fn waited_since(published: Timestamp) -> Option<Duration> {
-    Duration::try_from(Timestamp::now().duration_since(published)).ok()
 }

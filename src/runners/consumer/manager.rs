@@ -109,8 +109,9 @@ fn named(settings: &ExecSettings, number: u32, start: &StartId) -> ExecSettings 
     settings
 }
 
-/// A short id of a manager. Numbers begin at 1 again with each manager, while programs of an earlier one may still finish
-/// what they hold: after a change of the runner, and in another daemon after a takeover. Number and id together differ.
+/// A short id of a manager, for the names of its programs. Each manager numbers its programs from 1. Programs of an earlier
+/// manager may still finish what they hold: after a change of the runner, or in another daemon after a takeover. With the
+/// id, no two programs have the same name.
 #[derive(Debug)]
 struct StartId(String);
 

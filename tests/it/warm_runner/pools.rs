@@ -1,21 +1,17 @@
 //! Warm runners in a pool, on the in-memory queue.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use async_trait::async_trait;
 use tidegate::{
     Policy, PoolStatus, Supervisor,
     adapters::memory::MemoryBroker,
     config::{DrainAfter, PoolSettings},
     queue::QueueKind,
     run::{Event, EventSink, PoolSpec, PoolState},
-    runner::{CreateRunner, Job, JobControl, JobEnd, RunReport, Runner, RunnerManager, StartError},
+    runner::RunnerManager,
     runners::{WarmSettings, warm::WarmManager},
 };
 use tokio::time::{Instant, sleep};
@@ -245,55 +241,4 @@ async fn a_job_whose_runner_is_slow_to_start_is_given_back_at_the_drains_deadlin
     assert!(drained.is_err(), "{drained:?}");
     witness.gone().await;
     assert_eq!(tank.broker.ready(QUEUE), Some(1));
-}
-
-/// Runners that need ten seconds to start, and no time to work.
-#[derive(Debug, Default)]
-struct Slow {
-    created: Arc<AtomicU32>,
-}
-
-#[async_trait]
-impl RunnerManager for Slow {
-    fn kind(&self) -> &'static str {
-        "slow"
-    }
-
-    fn prestart(&self) -> u32 {
-        1
-    }
-
-    async fn create(&self, _: CreateRunner) -> Result<Box<dyn Runner>, StartError> {
-        self.created.fetch_add(1, Ordering::Relaxed);
-        sleep(Duration::from_secs(10)).await;
-        Ok(Box::new(Quick))
-    }
-}
-
-struct Quick;
-
-#[async_trait]
-impl Runner for Quick {
-    async fn run(&mut self, _: &Job, _: JobControl) -> RunReport {
-        RunReport {
-            end: JobEnd::Done { reply: None },
-            reusable: true,
-        }
-    }
-
-    async fn stop(self: Box<Self>) {}
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_job_waits_for_a_runner_that_is_starting_and_starts_no_other() {
-    let manager = Slow::default();
-    let created = manager.created.clone();
-    let tank = Tank::new(|pool| pool.keep_warm = 1, manager);
-    sleep(Duration::from_secs(5)).await;
-    assert_eq!(created.load(Ordering::Relaxed), 1);
-    let sent = Instant::now();
-    tank.broker.send(QUEUE, "work");
-    tank.until("done", |pool| pool.jobs.done == 1).await;
-    assert!(sent.elapsed() < Duration::from_secs(6));
-    assert_eq!(created.load(Ordering::Relaxed), 1);
 }

@@ -37,7 +37,7 @@ pub use self::{
     budget::{Allowance, PoolNeed, allowances, divide_workers},
     census::{Census, CensusWorker, Counts, Phase},
     deadline::{DeliveryDeadlines, margin},
-    fault_pause::fault_pause,
+    fault_pause::{absent_pause, fault_pause},
     inputs::Inputs,
     intake::{FaultKind, IntakeState, JobEnded},
     measure::{

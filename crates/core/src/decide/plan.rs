@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Census, CensusWorker, Phase, RunnerId, WorkerId};
+use super::{Census, CensusWorker, Counts, Phase, RunnerId, WorkerId};
 
 /// The steps, in the order of the fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,6 +37,16 @@ pub struct PlanSummary {
     pub delete: u32,
     pub retire: u32,
     pub preempt: u32,
+}
+
+impl PlanSummary {
+    /// How many runners to start before a job needs them. `ready`: how many the manager keeps ready. `starting`: those that
+    /// are on their way. There are never more runners without a job than workers that will wait once the plan is applied.
+    pub fn runners_to_start(&self, counts: &Counts, ready: u32, starting: u32) -> u32 {
+        let waiting = counts.waiting.saturating_sub(self.stop) + self.spawn;
+        let idle = counts.idle.saturating_sub(self.delete);
+        ready.min(waiting).saturating_sub(idle + starting)
+    }
 }
 
 /// The bounds of every plan.
@@ -352,5 +362,30 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn runners_are_started_for_workers_that_will_wait_and_have_none() {
+        let counts = Counts {
+            waiting: 3,
+            idle: 1,
+            ..Counts::default()
+        };
+        let plan = PlanSummary::default();
+        let of =
+            |plan: PlanSummary, ready, starting| plan.runners_to_start(&counts, ready, starting);
+        assert_eq!(of(plan, 0, 0), 0);
+        assert_eq!(of(plan, 2, 0), 1);
+        assert_eq!(of(plan, 9, 0), 2);
+        assert_eq!(of(plan, 9, 1), 1);
+        assert_eq!(of(plan, 9, 5), 0);
+        let grows = PlanSummary { spawn: 4, ..plan };
+        assert_eq!(of(grows, 9, 0), 6);
+        let shrinks = PlanSummary {
+            stop: 3,
+            delete: 1,
+            ..plan
+        };
+        assert_eq!(of(shrinks, 9, 0), 0);
     }
 }

@@ -5,7 +5,8 @@ use std::{fmt, num::NonZeroU32, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Inputs, Recommendation, ScalingPolicy, ScheduledBounds, Situation, TargetWait, Utilisation,
+    DrainAfter, Inputs, Recommendation, ScalingPolicy, ScheduledBounds, Situation, TargetWait,
+    Utilisation,
 };
 use crate::text::{counted, form_for};
 
@@ -46,6 +47,18 @@ pub enum PolicyKind {
     },
     /// As many workers as keep the waiting time of messages under a target, from measured arrivals and run times.
     TargetWait(TargetWait),
+}
+
+impl PolicyKind {
+    /// How long a queue must be empty before all workers stop, if the pool does not say. 15 s for programs that consume the
+    /// queue themselves (`consumes`): what they hold is known some seconds later than what our own workers hold.
+    pub fn drain_after(&self, consumes: bool) -> DrainAfter {
+        match self {
+            Self::TargetWait(wait) => wait.drain_after(),
+            _ if consumes => DrainAfter::After(Duration::from_secs(15)),
+            _ => DrainAfter::default(),
+        }
+    }
 }
 
 /// One step of [`PolicyKind::Steps`].

@@ -17,7 +17,7 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{DrainAfter, Group, Inputs, Recommendation, STUCK_AFTER, Spread};
-use crate::text::{counted, form_for};
+use crate::text::{self, counted, form_for};
 
 /// How many jobs must have succeeded before the measured run time is used.
 const LEAST_SAMPLES: u64 = 5;
@@ -308,7 +308,7 @@ fn human(duration: Duration) -> String {
         0 => duration,
         seconds => Duration::from_secs(seconds),
     };
-    humantime::format_duration(rounded).to_string()
+    text::duration(rounded)
 }
 
 #[cfg(test)]

@@ -91,12 +91,14 @@ impl Reloader {
         }
         let (specs, new) = pools.plan(&loaded.settings.pools);
         let count = specs.len();
-        if let Err(error) = inner.supervisor.reconfigure(specs).await {
+        // The limits only after the pools: a configuration that is refused changes nothing. The configuration was checked,
+        // so its limits are valid.
+        let changed = inner.supervisor.reconfigure(specs).await;
+        let changed = changed.and_then(|_| inner.supervisor.set_limits(loaded.settings.supervisor));
+        if let Err(error) = changed {
             error!(error = %error, "refused the configuration; the old one stays");
             return Err(inner.refused(&file, vec![error.to_string()]));
         }
-        // Only now: a configuration that is refused changes nothing.
-        inner.supervisor.set_limits(loaded.settings.supervisor);
         let Changes {
             added,
             removed,

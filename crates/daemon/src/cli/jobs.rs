@@ -1,7 +1,9 @@
 //! `tidegate jobs`: lists the running jobs, and stops one of them.
 
+use std::time::Duration;
+
 use hyper::Method;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
@@ -20,7 +22,7 @@ use tidegate::{
     decide::PoolName,
     escape::Escaped,
     run::{PoolStatus, StopThen},
-    text::{counted, form_for},
+    text::{counted, duration, form_for},
 };
 
 pub(super) async fn jobs(cli: &Cli, args: &JobsArgs) -> Result<Exit, CommandFailure> {
@@ -218,8 +220,8 @@ fn row(
     now: Timestamp,
 ) -> Vec<Cell> {
     let between = |from: Timestamp, to: Timestamp| {
-        let seconds = to.duration_since(from).as_secs().max(0);
-        format!("{:#}", SignedDuration::from_secs(seconds))
+        let seconds = to.duration_since(from).as_secs();
+        duration(Duration::from_secs(seconds.try_into().unwrap_or(0)))
     };
     let stopping = (job.stopping.as_ref())
         .map(|stopping| format!("{}, by {}", stopping.then.as_str(), stopping.by));

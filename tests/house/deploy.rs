@@ -6,9 +6,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 use serde_json::Value;
 
 fn root(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .join(path)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
 fn read(path: &str) -> String {
