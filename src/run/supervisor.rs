@@ -399,6 +399,13 @@ impl Inner {
         pools.all()
     }
 
+    /// The pool with this name, and those that a reload has removed and that still drain.
+    fn find_all(&self, name: &PoolName) -> Vec<Handle> {
+        let mut all = self.pools().all();
+        all.retain(|handle| handle.shared.name == *name);
+        all
+    }
+
     fn find(&self, name: &PoolName) -> Result<Handle, SupervisorError> {
         self.pools()
             .current

@@ -7,6 +7,8 @@ use tidegate::{
     run::{StopThen, Stopping},
 };
 
+use tokio::time::sleep;
+
 use super::*;
 
 /// A handler whose jobs run until they are told to stop. Those with the body `tidy` then say that they are done.
@@ -115,4 +117,28 @@ async fn a_running_job_is_shown_with_its_deadline_and_who_stops_it() {
     until(&supervisor, "dead", |pool| pool.jobs.dead == 1).await;
     assert!(supervisor.jobs(&name()).unwrap().is_empty());
     assert!(supervisor.jobs(&"another".into()).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_of_a_pool_that_was_removed_is_still_listed_and_can_be_stopped() {
+    let broker = broker();
+    let (supervisor, id) = with_a_job(&broker, "endless").await;
+    supervisor.reconfigure(Vec::new()).await.unwrap();
+    assert!(supervisor.pool(&name()).is_none());
+    let jobs = supervisor.jobs(&name()).unwrap();
+    assert_eq!(jobs.len(), 1, "{jobs:?}");
+    let told = supervisor
+        .stop_job(&name(), &id, &by_hand(StopThen::Reject))
+        .unwrap();
+    assert_eq!(told, 1);
+    let time_limit = Instant::now() + Duration::from_secs(60);
+    while supervisor.jobs(&name()).is_some() {
+        assert!(Instant::now() < time_limit, "{:?}", supervisor.leaving());
+        sleep(Duration::from_millis(10)).await;
+    }
+    let ended = supervisor.stop_job(&name(), &id, &by_hand(StopThen::Reject));
+    assert!(
+        matches!(ended, Err(SupervisorError::NoSuchPool(_))),
+        "{ended:?}"
+    );
 }

@@ -11,7 +11,7 @@ use super::{
         Cli, Format,
         steer::{JobsArgs, JobsCommand, JobsStopArgs},
     },
-    client,
+    client, status,
     steer::{TIMEOUT, no_such_pool, path},
     supervisor::{self, RemoteSupervisor},
     table::{Cell, Layout, cell},
@@ -138,15 +138,15 @@ async fn running(
     Ok(running_in(supervisor, &pools).await?)
 }
 
-/// One pool, or all pools.
+/// One pool, or all pools. Those that a reload has removed and that still drain come last.
 async fn pools(
     supervisor: &RemoteSupervisor,
     pool: Option<&str>,
-) -> Result<Vec<PoolStatus>, CommandFailure> {
-    let pools: Vec<v1::Pool> = client::get(supervisor, "/api/v1/pools", "read the pools").await?;
-    let pools = pools.into_iter().map(|pool| pool.status);
-    let meant: Vec<PoolStatus> = pools
-        .filter(|status| pool.is_none_or(|pool| pool == status.name.as_str()))
+) -> Result<Vec<v1::Pool>, CommandFailure> {
+    let seen = status::read_all(supervisor).await?;
+    let pools = seen.pools.into_iter().chain(seen.leaving);
+    let meant: Vec<v1::Pool> = pools
+        .filter(|seen| pool.is_none_or(|pool| pool == seen.status.name.as_str()))
         .collect();
     match (meant.is_empty(), pool) {
         (true, Some(pool)) => Err(no_such_pool(pool)),
@@ -156,10 +156,17 @@ async fn pools(
 
 async fn running_in(
     supervisor: &RemoteSupervisor,
-    pools: &[PoolStatus],
+    pools: &[v1::Pool],
 ) -> Result<Vec<Job>, client::ClientError> {
+    // A pool may have been removed, and added again. The answer has the jobs of both.
+    let mut names: Vec<&PoolName> = Vec::new();
+    for pool in pools {
+        if !names.contains(&&pool.status.name) {
+            names.push(&pool.status.name);
+        }
+    }
     let mut all = Vec::new();
-    for PoolStatus { name: pool, .. } in pools {
+    for pool in names {
         let path = path(pool.as_str(), "jobs");
         let jobs: Vec<JobOfPool> = client::get(supervisor, &path, "read the jobs").await?;
         all.extend(jobs.into_iter().map(|JobOfPool { job, predecessor }| Job {
@@ -175,11 +182,15 @@ const COLUMNS: [&str; 8] = [
     "POOL", "JOB", "WORKER", "RUNNER", "ATTEMPT", "RUNS", "LEFT", "STOPPING",
 ];
 
-fn table(jobs: &[Job], pools: &[PoolStatus], now: Timestamp) -> String {
-    let unseen: String = pools.iter().filter_map(of_programs).collect();
+fn table(jobs: &[Job], pools: &[v1::Pool], now: Timestamp) -> String {
+    let (removed, kept): (Vec<_>, Vec<_>) = pools.iter().partition(|pool| pool.removed);
+    let removed = removed.iter().map(|pool| status::of_leaving(&pool.status));
+    let pools = kept.iter().map(|pool| &pool.status);
+    let mut unseen: String = pools.clone().filter_map(of_programs).collect();
+    unseen.extend(removed);
     if jobs.is_empty() {
         // Where every pool has programs, nobody knows whether a job runs.
-        return match pools.iter().all(|pool| pool.consumes) && !pools.is_empty() {
+        return match pools.clone().all(|pool| pool.consumes) && !kept.is_empty() {
             true => unseen,
             false => format!("no job runs\n{unseen}"),
         };
@@ -292,7 +303,7 @@ mod tests {
 
     #[test]
     fn says_of_programs_that_consume_the_queue_themselves_that_their_jobs_are_not_seen() {
-        let pool = |name: &str, consumes: bool, live: u32| -> PoolStatus {
+        let pool = |name: &str, consumes: bool, live: u32| -> v1::Pool {
             serde_json::from_value(serde_json::json!({
                 "name": name, "queue": name, "state": "active", "consumes": consumes,
                 "depth": {"ready": 0, "age_ms": 1, "stale": false}, "delayed": 0, "demand": 0, "expected": 0,
@@ -301,12 +312,23 @@ mod tests {
             }))
             .unwrap()
         };
-        let said = |pools: &[PoolStatus]| table(&[], pools, Timestamp::UNIX_EPOCH);
+        let said = |pools: &[v1::Pool]| table(&[], pools, Timestamp::UNIX_EPOCH);
         let celery = pool("celery", true, 2);
         let unseen = "celery: its programs consume the queue themselves, so tidegate does not see their jobs; \
                       3 programs are up\n";
         assert_eq!(said(std::slice::from_ref(&celery)), unseen);
         let other = pool("mails", false, 2);
-        assert_eq!(said(&[celery, other]), format!("no job runs\n{unseen}"));
+        assert_eq!(
+            said(&[celery, other.clone()]),
+            format!("no job runs\n{unseen}")
+        );
+        let removed = v1::Pool {
+            removed: true,
+            ..other
+        };
+        assert_eq!(
+            said(&[removed]),
+            "no job runs\nmails was removed from the configuration: 3 workers still end\n"
+        );
     }
 }

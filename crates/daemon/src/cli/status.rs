@@ -89,7 +89,7 @@ fn of_nodes(pools: &[PoolStatus]) -> String {
 }
 
 /// A line for a pool that a reload has removed and that still drains.
-fn of_leaving(pool: &PoolStatus) -> String {
+pub(super) fn of_leaving(pool: &PoolStatus) -> String {
     let noun = if pool.consumes { "program" } else { "worker" };
     let left = pool.workers.live + pool.workers.draining;
     let (name, count) = (Escaped(pool.name.as_str()), counted(left, noun));

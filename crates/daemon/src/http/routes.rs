@@ -1,5 +1,7 @@
 //! The read-only routes. Each reads snapshots of the supervisor. No route here waits for a pool.
 
+use std::collections::BTreeSet;
+
 use axum::{
     Json, Router,
     extract::{Path, Request, State},
@@ -182,7 +184,7 @@ async fn explain(State(api): State<Api>, Path(name): Path<PoolName>) -> Response
 }
 
 async fn jobs(State(api): State<Api>, Path(name): Path<PoolName>) -> Response {
-    if api.supervisor.pool(&name).is_none() {
+    if api.supervisor.jobs(&name).is_none() {
         return no_such_pool(&name);
     }
     let jobs = jobs_of(&api).into_iter().filter(|job| job.pool == name);
@@ -210,8 +212,14 @@ fn jobs_of(api: &Api) -> Vec<v1::Job> {
 }
 
 fn own_jobs_of(api: &Api) -> Vec<v1::Job> {
+    let pools = [api.supervisor.pools(), api.supervisor.leaving()].concat();
+    // A pool may have been removed, and added again.
+    let pools: BTreeSet<PoolName> = pools
+        .into_iter()
+        .map(|PoolStatus { name, .. }| name)
+        .collect();
     let mut all = Vec::new();
-    for PoolStatus { name: pool, .. } in api.supervisor.pools() {
+    for pool in pools {
         let jobs = api.supervisor.jobs(&pool).unwrap_or_default().into_iter();
         all.extend(jobs.map(|job| v1::Job {
             pool: pool.clone(),
