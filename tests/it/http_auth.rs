@@ -73,8 +73,26 @@ fn a_change_needs_the_token_and_a_wrong_token_is_refused() {
     assert_eq!(answer.status, 403, "{answer:?}");
     assert!(answer.body.contains("allows only reading"), "{answer:?}");
     assert_ne!(daemon.pool("jobs")["state"], "paused");
+    let (_, metrics) = daemon.get("/metrics");
+    let counted = "tidegate_steering_total{act=\"pause\",outcome=\"denied\"} 3";
+    assert!(metrics.contains(counted), "{metrics}");
     let said = daemon.said();
     assert!(!said.contains("s3cret") && !said.contains("l00k"), "{said}");
+}
+
+/// Headless browsers would not notice if the header were gone.
+#[test]
+fn the_dashboard_may_load_nothing_from_others_and_run_nothing_inline() {
+    let (daemon, _queue) = start("");
+    for path in ["/", "/dashboard/app.js"] {
+        let answer = daemon.request("GET", path, &[HOST], "");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let mut lines = answer.head.lines();
+        let policy = lines.find_map(|line| line.strip_prefix("content-security-policy: "));
+        let policy = policy.unwrap_or_else(|| panic!("{path}: {}", answer.head));
+        assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self'"));
+        assert!(!policy.contains("unsafe"), "{policy}");
+    }
 }
 
 #[test]

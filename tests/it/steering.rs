@@ -73,11 +73,14 @@ fn a_paused_pool_takes_nothing_until_it_is_resumed() {
     assert_eq!(again[0]["changed"], false, "{again:#}");
     json_of(&daemon, &["resume", "jobs"]);
     daemon.wait_for_pool("jobs", |pool| pool["jobs"]["done"] == 1);
+    let (code, ..) = daemon.run(&["policy", "set", "jobs", "max=0"]);
+    assert_eq!(code, Some(78));
     let (_, metrics) = daemon.get("/metrics");
     for line in [
         "tidegate_steering_total{act=\"pause\",outcome=\"changed\"} 1",
         "tidegate_steering_total{act=\"pause\",outcome=\"unchanged\"} 1",
         "tidegate_steering_total{act=\"resume\",outcome=\"changed\"} 1",
+        "tidegate_steering_total{act=\"policy\",outcome=\"refused\"} 1",
     ] {
         assert!(metrics.contains(line), "{line} in:\n{metrics}");
     }

@@ -20,7 +20,8 @@ const WORDS: &[(&[&str], &str)] = &[
     ),
     (
         &[
-            "ps", "ls", "list", "pools", "info", "state", "stats", "show", "get",
+            "ps", "ls", "list", "pools", "pool", "queue", "queues", "info", "state", "stats",
+            "show", "get",
         ],
         "`tidegate status` shows the pools, and `tidegate jobs` what runs now",
     ),
@@ -39,6 +40,10 @@ const WORDS: &[(&[&str], &str)] = &[
     (
         &["schema", "jsonschema"],
         "`tidegate check --schema` prints the JSON schema of the configuration, for editors",
+    ),
+    (
+        &["metrics", "prometheus", "health"],
+        "`/metrics`, `/healthz` and `/readyz` are at the address of [http] listen; `tidegate status` shows the pools",
     ),
     (
         &["watch", "monitor", "dashboard", "ui", "htop"],

@@ -62,7 +62,7 @@ Examples:
 
 Exit codes:
   0 ok  1 unexpected  2 usage  69 broker or supervisor unavailable
-  75 drain deadline passed, jobs were given back  78 bad configuration"
+  75 drain deadline passed: jobs were given back, or still run  78 bad configuration"
 )]
 pub(super) struct Cli {
     #[command(subcommand)]
