@@ -90,6 +90,12 @@ impl History {
         self.delivery_count > 0
     }
 
+    /// Whether the broker has counted more than one unfinished delivery. A pool with keys renews a message only then: a
+    /// fresh copy loses its place among the messages of its key.
+    pub fn came_back_again(&self) -> bool {
+        self.delivery_count > 1
+    }
+
     /// All unfinished deliveries of this message: those that ended without a result. The deliveries that the broker
     /// counted since the last copy add only one: the others may be another program's, or from a time when no copy could
     /// be published.
