@@ -665,8 +665,8 @@ pub use tidegate_core::{decide, settle};
 pub use self::{
     builder::{Builder, LaunchError, Pool},
     config::{
-        Answers, Argument, Cores, DeadLetter, Declare, ExecSettings, Limits, ReplySettings,
-        RetrySettings, Rlimits, TlsSettings,
+        Answers, Argument, Cores, DeadLetter, Declare, ExecSettings, KeySettings, Limits,
+        ReplySettings, RetrySettings, Rlimits, TlsSettings,
     },
     decide::{BreakerRules, OwnPolicy, Policy, Scaling, ScalingPolicy},
     run::{

@@ -67,9 +67,10 @@ impl KeySettings {
             .unwrap_or_else(|| u16::try_from(usual).unwrap_or(u16::MAX))
     }
 
-    /// How a delivery with this history is taken.
+    /// How a delivery with this history is taken. The history is that of a pool that [keeps
+    /// places](History::keeping_places).
     pub fn admit(&self, message: &Message, history: History) -> Admission {
-        if history.came_back_again() {
+        if history.came_back() {
             Admission::Renew
         } else if history.is_suspect() {
             Admission::Ordered(None)
@@ -124,13 +125,15 @@ mod tests {
         };
         for (history, admission) in [
             (with(0, 0), keyed.clone()),
-            (with(1, 0), keyed),
+            (with(1, 0), keyed.clone()),
             (with(2, 0), Admission::Renew),
+            (with(1, 9), keyed),
             (with(0, 10), Admission::Ordered(None)),
             (with(1, 10), Admission::Ordered(None)),
             (with(2, 10), Admission::Renew),
         ] {
-            assert_eq!(settings.admit(&message, history), admission, "{history:?}");
+            let kept = history.keeping_places(true);
+            assert_eq!(settings.admit(&message, kept), admission, "{history:?}");
         }
     }
 }
