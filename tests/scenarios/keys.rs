@@ -383,6 +383,35 @@ async fn a_new_configuration_changes_the_key_and_removes_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_window_takes_no_later_message_before_the_old_one_has_given_back() {
+    let broker = on(QueueKind::Classic);
+    for n in 0..12 {
+        send(&broker, "a", n);
+        send(&broker, "b", n);
+    }
+    let ledger = Arc::default();
+    let runners: Arc<dyn RunnerManager> = Arc::new(entered(&ledger, |_| Duration::from_millis(70)));
+    let pool = |window| PoolSpec {
+        settings: PoolSettings {
+            key: Some(KeySettings::header("tenant").window(window)),
+            ..keyed(4)
+        },
+        runners: runners.clone(),
+    };
+    let supervisor = Supervisor::start(Arc::new(broker.clone()), vec![pool(5)], None).unwrap();
+    for window in [6, 7, 8, 9] {
+        until(&supervisor, "two run", |pool| pool.runners.busy == 2).await;
+        supervisor.reconfigure(vec![pool(window)]).await.unwrap();
+    }
+    until(&supervisor, "done", |pool| pool.jobs.done == 24).await;
+    let ledger = ledger.lock().unwrap();
+    for key in ["a", "b"] {
+        assert_eq!(ledger.of(key), numbered(key, 12));
+        assert_eq!(ledger.most[key], 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_lost_connection_a_message_waits_for_the_job_of_its_key_that_still_runs() {
     for kind in [QueueKind::Classic, QueueKind::Quorum] {
         let broker = on(kind);
@@ -540,7 +569,7 @@ async fn deaths_and_drains_in_turn_lose_no_message_with_a_key() {
             let (mut held, handler) = Held::new();
             let supervisor = start(&broker, keyed(2), HandlerManager::new(handler));
             held.started().await;
-            if round % 2 == 0 {
+            if round % 3 == 0 {
                 drop(supervisor.drain(Duration::from_secs(1)).await);
             } else {
                 broker.disconnect();
