@@ -306,7 +306,7 @@ async fn a_stop_at_once_gives_everything_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_gives_back_at_once_what_has_not_started_and_a_resumed_pool_goes_on_in_order() {
+async fn a_paused_pool_gives_back_what_has_not_started_and_goes_on_in_order_when_it_is_resumed() {
     for kind in [QueueKind::Classic, QueueKind::Quorum] {
         let broker = on(kind);
         for n in 0..6 {
@@ -324,7 +324,11 @@ async fn a_pause_gives_back_at_once_what_has_not_started_and_a_resumed_pool_goes
             broker.ready(QUEUE) == Some(5)
         })
         .await;
-        assert_eq!(paused.runners.busy, 1, "its job runs on");
+        assert_eq!(
+            (paused.jobs.done, paused.runners.busy),
+            (1, 0),
+            "its job has ended"
+        );
         supervisor.resume(&name()).await.unwrap();
         let after = until(&supervisor, "done", |pool| pool.jobs.done == 6).await;
         assert_eq!(after.jobs.lost, 0);
@@ -352,21 +356,21 @@ async fn a_new_configuration_changes_the_key_and_removes_it() {
         pool.runners.busy == 1 && pool.taken_ahead.is_some_and(|ahead| ahead.blocked == 5)
     })
     .await;
-    // Two at a time. The one that runs is one of them.
+    // Two at a time, after the one that runs.
     let two = PoolSettings {
         key: Some(KeySettings::header("tenant").per_key(2)),
         ..keyed(4)
     };
     supervisor.reconfigure(vec![pool(two)]).await.unwrap();
     until(&supervisor, "two run", |pool| pool.runners.busy == 2).await;
-    assert_eq!(ledger.lock().unwrap().of("a"), ["a0", "a1"]);
+    assert_eq!(ledger.lock().unwrap().of("a"), ["a0", "a1", "a2"]);
     // Without keys, all of them.
     let free = PoolSettings {
         key: None,
         ..keyed(4)
     };
     supervisor.reconfigure(vec![pool(free)]).await.unwrap();
-    let free = until(&supervisor, "four run", |pool| pool.runners.busy == 4).await;
+    let free = until(&supervisor, "three run", |pool| pool.runners.busy == 3).await;
     assert_eq!(free.taken_ahead, None);
     // And with another key.
     let other = PoolSettings {

@@ -22,8 +22,8 @@ pub(crate) struct KeyedIntake {
     table: Mutex<IntakeTable>,
     /// Held by the worker that opens the consumer.
     pub(crate) turn: tokio::sync::Mutex<()>,
-    /// Whether the consumer is closed only after all jobs have ended. Written by the pool, read by the pump.
-    ends_in_order: AtomicBool,
+    /// Whether the consumer is cancelled while jobs still run. Written by the pool, read by the pump.
+    hands_over: AtomicBool,
 }
 
 /// The deliveries that the pool has taken, and the workers that wait for one.
@@ -63,7 +63,7 @@ impl Default for KeyedIntake {
         Self {
             table: Mutex::new(table),
             turn: tokio::sync::Mutex::default(),
-            ends_in_order: AtomicBool::new(false),
+            hands_over: AtomicBool::new(false),
         }
     }
 }
@@ -95,13 +95,13 @@ impl KeyedIntake {
         }
     }
 
-    /// From now on, the consumer is closed only after all jobs have ended. For a pool that is being shut down.
-    pub(crate) fn end_in_order(&self) {
-        self.ends_in_order.store(true, Ordering::Relaxed);
+    /// From now on, the consumer is cancelled while jobs still run. For a pool that another supervisor takes over.
+    pub(crate) fn hand_over(&self) {
+        self.hands_over.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn ends_in_order(&self) -> bool {
-        self.ends_in_order.load(Ordering::Relaxed)
+    pub(crate) fn hands_over(&self) -> bool {
+        self.hands_over.load(Ordering::Relaxed)
     }
 
     /// Ends the taking of an opening.

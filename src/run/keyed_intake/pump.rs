@@ -31,7 +31,7 @@ pub(super) async fn run(
     };
     let mut returned = Vec::new();
     match take(&shared, &opening, &mut *consumer).await {
-        None if shared.keyed.ends_in_order() && is_settled_in_time(&shared, &opening).await => {
+        None if !shared.keyed.hands_over() && is_settled_in_time(&shared, &opening).await => {
             let all = shared.keyed.collect(&opening);
             let retry = &opening.settings.retry;
             let may_count = |parked: &ParkedDelivery| {
@@ -67,9 +67,9 @@ pub(super) async fn run(
 /// Waits until all jobs have ended, while the consumer stays open. `false` if the deliveries that have not started cannot
 /// be held that long.
 ///
-/// A pool that is being shut down closes its consumer only then. On a queue with a single active consumer, the broker
-/// goes on to the next daemon when a consumer ends. That daemon must not run a job of a key beside one of ours, and must
-/// get first what has not started here.
+/// Closing the channel puts everything back at its place at once. What is given back one by one comes to the end of a quorum
+/// queue of RabbitMQ 3. And on a queue with a single active consumer, the broker goes on to the next daemon when a consumer
+/// ends. That daemon must not run a job of a key beside one of ours, and must get first what has not started here.
 async fn is_settled_in_time(shared: &PoolShared, opening: &KeyedOpening) -> bool {
     let age = longest_wait(shared, opening);
     let begun = Instant::now();
@@ -151,7 +151,7 @@ async fn cancel(shared: &Arc<PoolShared>, opening: &KeyedOpening, consumer: &mut
     }
 }
 
-/// Gives deliveries back, the oldest first: a quorum queue delivers them again in the order in which they come back.
+/// Gives deliveries back one by one, the oldest first. A classic queue finds their old places.
 async fn give_back(shared: &Arc<PoolShared>, opening: &KeyedOpening, waiting: Vec<ParkedDelivery>) {
     let mut returns = WaitingReturns::new(shared, &shared.stop, opening.settings.clone());
     for ParkedDelivery { delivery, at } in waiting {

@@ -150,8 +150,8 @@ impl PoolTask {
         self.shared.gate.set_draining();
         // A grace that is too long for the clock means no deadline.
         let deadline = Instant::now().checked_add(grace);
-        if deadline.is_some() {
-            self.shared.keyed.end_in_order();
+        if deadline.is_none() {
+            self.shared.keyed.hand_over();
         }
         self.shared.order_all_to_leave(WorkerStopReason::Drained);
         self.ending.deadline = match (self.ending.deadline, deadline) {

@@ -281,7 +281,6 @@ impl PoolTask {
                     ..PoolShutdown::default()
                 };
                 self.shared.kill.cancel();
-                self.shared.keyed.end_in_order();
                 self.shared.gate.set_draining();
                 self.shared.order_all_to_leave(WorkerStopReason::Drained);
                 self.end_or(PoolAction::Nothing)
