@@ -64,6 +64,7 @@ fn benches(c: &mut Criterion) {
                 consumers: 100_000,
                 held: 33_334,
                 holders: 33_334,
+                ahead: None,
                 last_taken: None,
                 gone: 0,
                 oldest: None,

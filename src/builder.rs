@@ -13,8 +13,8 @@ use crate::{
         handler::{BlockingManager, CallLimits, HandlerManager},
     },
     config::{
-        Argument, Binding, BrokerSettings, BrokerUrl, Declare, DrainAfter, PoolSettings,
-        ReplySettings, RetrySettings, SupervisorSettings, TlsSettings,
+        Argument, Binding, BrokerSettings, BrokerUrl, Declare, DrainAfter, KeySettings,
+        PoolSettings, ReplySettings, RetrySettings, SupervisorSettings, TlsSettings,
     },
     decide::{PolicyChoice, PoolName, QueueName, Scaling, Schedule},
     queue::{Connectivity, QueueDriver, QueueError, QueueErrorKind},
@@ -98,6 +98,13 @@ impl Pool {
     /// Deliveries that each worker may hold; 1 by default. A larger number hides the latency between two short jobs.
     pub fn prefetch(mut self, deliveries: u16) -> Self {
         self.settings.prefetch = deliveries;
+        self
+    }
+
+    /// Jobs of one key run one at a time, in the order in which their messages came: `KeySettings::header("tenant")`. The
+    /// order holds between first attempts in one daemon: see `docs/keys.md`.
+    pub fn key(mut self, key: KeySettings) -> Self {
+        self.settings.key = Some(key);
         self
     }
 

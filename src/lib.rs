@@ -34,7 +34,7 @@
 //!
 //! - [How it works](#how-it-works)
 //! - [Handlers](#handlers): [JSON](#json), [state](#shared-state), [blocking code](#blocking-code), [timeouts](#timeouts)
-//! - [How a job is settled](#how-a-job-is-settled), [retries](#retries), [replies](#replies)
+//! - [How a job is settled](#how-a-job-is-settled), [retries](#retries), [order](#order), [replies](#replies)
 //! - [Scaling](#scaling)
 //! - [Shutting down](#shutting-down)
 //! - [Testing](#testing)
@@ -251,6 +251,13 @@
 //! [`DeadLetter::Broker`] leaves the dead letters to your own dead-letter exchange. A *breaker* ([`BreakerRules`], in
 //! [`RetrySettings::breaker`]) pauses intake while most jobs fail. An outage of another service then does not spend the
 //! attempts of a whole queue.
+//!
+//! ## Order
+//!
+//! Jobs of a queue run side by side, so a later one may end first. In a pool with a [`key`](Pool::key), jobs of one key (a
+//! tenant, an order) run one at a time, in the order in which their messages came: [`KeySettings::header`] says which
+//! header has the key. Jobs of other keys are not held back. A retry comes behind the messages of its key that arrived
+//! meanwhile, and the order holds within one daemon.
 //!
 //! ## Replies
 //!
@@ -665,8 +672,8 @@ pub use tidegate_core::{decide, settle};
 pub use self::{
     builder::{Builder, LaunchError, Pool},
     config::{
-        Answers, Argument, Cores, DeadLetter, Declare, ExecSettings, Limits, ReplySettings,
-        RetrySettings, Rlimits, TlsSettings,
+        Answers, Argument, Cores, DeadLetter, Declare, ExecSettings, KeySettings, Limits,
+        ReplySettings, RetrySettings, Rlimits, TlsSettings,
     },
     decide::{BreakerRules, OwnPolicy, Policy, Scaling, ScalingPolicy},
     run::{

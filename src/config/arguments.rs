@@ -7,13 +7,16 @@ use toml::de::{DeTable, DeValue};
 use super::{
     problem::Problem,
     schema::{Item, Key, KeyKind, KeyPresence, Spelling, Table, ValuePosition, nearest, quoted},
-    settings::{Argument, Arguments, Binding, CONSUMERS_PER_CHANNEL, Declare},
+    settings::{Argument, Arguments, Binding, CONSUMERS_PER_CHANNEL, Declare, KeySettings},
 };
 use crate::decide::Policy;
 
 /// The lowest delivery limit with which no message of a pool with this number of workers is lost when the daemon dies
-/// or a connection is lost.
-pub fn lowest_delivery_limit(max: u32) -> i64 {
+/// or a connection is lost. A pool with keys has one consumer, and lets a message return once as it is.
+pub fn lowest_delivery_limit(max: u32, key: Option<&KeySettings>) -> i64 {
+    if key.is_some() {
+        return 2;
+    }
     let channels = (max as usize).div_ceil(CONSUMERS_PER_CHANNEL).max(1);
     i64::try_from(channels).unwrap_or(i64::MAX)
 }
@@ -95,11 +98,11 @@ pub(super) fn warn_of_few_deliveries(
     table: &mut Table<'_, '_>,
     delivery_limit: Option<&Key<Option<Argument>>>,
     policy: &Key<Policy>,
+    lowest: i64,
 ) {
     let Some(key) = delivery_limit else {
         return;
     };
-    let lowest = lowest_delivery_limit(policy.value.max);
     if policy.is_sound()
         && let Some(Argument::Whole(limit)) = key.value
         && (0..lowest).contains(&limit)
@@ -108,7 +111,8 @@ pub(super) fn warn_of_few_deliveries(
             key,
             format!(
                 "write {lowest} or more: one death of the daemon, or one lost connection, may count as one return for \
-                each {CONSUMERS_PER_CHANNEL} workers, and the broker removes a message that is returned more often"
+                each {CONSUMERS_PER_CHANNEL} workers, with key a message returns once more, and the broker removes a \
+                message that is returned more often"
             ),
         );
     }

@@ -10,8 +10,11 @@ use crate::{
 };
 
 /// Keys of the pool's table, each with the reason why it has no effect.
-const MEANINGLESS: [(&str, &str); 16] = [
+const MEANINGLESS: [(&str, &str); 19] = [
     ("prefetch", PREFETCH),
+    ("key", ORDER),
+    ("per_key", ORDER),
+    ("key_window", ORDER),
     (
         "preempt",
         "scaling never stops a message that a program holds",
@@ -33,6 +36,7 @@ const MEANINGLESS: [(&str, &str); 16] = [
 ];
 
 const PREFETCH: &str = "they open their own consumers, with a prefetch of their own";
+const ORDER: &str = "they take messages themselves";
 const SETTLE: &str = "they settle their messages themselves";
 const ANSWERS: &str = "they answer messages themselves";
 const BREAKER: &str = "whether their jobs fail is not seen";

@@ -14,6 +14,7 @@ mod file;
 pub(crate) mod inputs;
 mod machine;
 mod management;
+mod order_keys;
 mod origin;
 mod otlp;
 mod parse;
@@ -47,8 +48,8 @@ pub use self::{
     schema::{Described, DescribedKey, Shape, Written},
     settings::{
         Argument, Arguments, Binding, BreakerRules, BrokerSettings, CONSUMERS_PER_CHANNEL,
-        DeadLetter, Declare, DrainAfter, HttpSettings, LogFormat, LogSettings, PoolSettings,
-        RetrySettings, SupervisorSettings, TlsSettings,
+        DeadLetter, Declare, DrainAfter, HttpSettings, KeySettings, KeySource, LogFormat,
+        LogSettings, PoolSettings, RetrySettings, SupervisorSettings, TlsSettings,
     },
     surroundings::Surroundings,
     url::BrokerUrl,

@@ -5,11 +5,15 @@ use std::{collections::BTreeMap, time::Duration};
 use toml::de::DeValue;
 
 use super::{
-    arguments::{Declaration, declaration, warn_of_few_deliveries, warn_of_lost_dead_letters},
+    arguments::{
+        Declaration, declaration, lowest_delivery_limit, warn_of_few_deliveries,
+        warn_of_lost_dead_letters,
+    },
     by_hand::origins,
     consuming::refuse_meaningless,
     deadlines::{refuse_outliving_jobs, warn_of_long_waits},
     inputs::ConfigInputs,
+    order_keys::order_keys,
     policy::{policy, scaling},
     problem::{Place, Problem},
     reply::{reply, warn_of_no_answers},
@@ -73,6 +77,7 @@ fn pool(
     let mut table = pools.table(name, "A pool. You choose its name.");
     check_name(&mut table, name);
     let keys = queue_keys(&mut table, &default);
+    let order = order_keys(&mut table);
     let (reply, reply_allow) = reply(&mut table);
     let Declaration {
         arguments,
@@ -85,6 +90,7 @@ fn pool(
     let schedule = schedule(&mut table, &policy);
     let sharing = sharing_keys(&mut table, &default);
     refuse_local_max_beyond_all(&mut table, &sharing, &policy, &schedule);
+    order.check(&mut table, &keys.prefetch, &sharing.share, &policy);
     let RunnerKeys {
         runner,
         job,
@@ -99,7 +105,8 @@ fn pool(
     }
     refuse_meaningless(&mut table, &runner, &policy);
     if !runner.consumes() {
-        warn_of_few_deliveries(&mut table, delivery_limit.as_ref(), &policy);
+        let lowest = lowest_delivery_limit(policy.value.max, order.settings().as_ref());
+        warn_of_few_deliveries(&mut table, delivery_limit.as_ref(), &policy, lowest);
     }
     warn_of_no_answers(&mut table, &reply, &reply_allow, &runner);
     warn_of_lost_dead_letters(
@@ -117,6 +124,7 @@ fn pool(
         arguments,
         bindings,
         prefetch: keys.prefetch.value,
+        key: order.settings(),
         poll_interval: keys.poll_interval.value,
         drain_after: drain_after(&keys.drain_after, &policy.value.kind, &runner),
         keep_warm: keys.keep_warm.value,

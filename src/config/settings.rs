@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 use super::{origin::Origins, url::BrokerUrl};
 pub use crate::decide::{BreakerRules, DrainAfter};
 use crate::decide::{OwnPolicy, Policy, PoolName, QueueName, Rules, Scaling, Schedule};
+pub use tidegate_core::keys::{KeySettings, KeySource};
 use tidegate_core::settings::ReplySettings;
 pub use tidegate_core::settings::{DeadLetter, RetrySettings};
 
@@ -139,6 +140,8 @@ pub struct PoolSettings {
     pub bindings: Vec<Binding>,
     /// Deliveries that each worker may hold: 1 or more.
     pub prefetch: u16,
+    /// Whether jobs of one key run one at a time and in order, and where a message has its key.
+    pub key: Option<KeySettings>,
     /// Time between two readings of the queue's depth.
     pub poll_interval: Duration,
     /// How long a queue must be empty before all workers drain.
@@ -184,6 +187,7 @@ impl PoolSettings {
             arguments: Arguments::new(),
             bindings: Vec::new(),
             prefetch: 1,
+            key: None,
             poll_interval: Duration::from_millis(500),
             drain_after: DrainAfter::default(),
             keep_warm: 0,

@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::{Message, SettleError};
 
@@ -28,6 +29,8 @@ pub trait Settle: Send {
 pub struct Delivery {
     message: Arc<Message>,
     settle: Option<Box<dyn Settle>>,
+    /// When it came, if it waited before it was handed on.
+    arrived: Option<Instant>,
 }
 
 impl Delivery {
@@ -36,7 +39,34 @@ impl Delivery {
         Self {
             message: Arc::new(message),
             settle: Some(settle),
+            arrived: None,
         }
+    }
+
+    /// A delivery that came earlier, and waited before it was handed on.
+    pub(crate) fn handed_on(
+        message: Arc<Message>,
+        arrived: Instant,
+        settle: Box<dyn Settle>,
+    ) -> Self {
+        Self {
+            message,
+            settle: Some(settle),
+            arrived: Some(arrived),
+        }
+    }
+
+    /// When it came, if it waited before it was handed on.
+    pub(crate) fn arrived(&self) -> Option<Instant> {
+        self.arrived
+    }
+
+    /// The same delivery of a message that is marked as delivered before.
+    pub(crate) fn redelivered(mut self) -> Self {
+        if !self.message.redelivered {
+            Arc::make_mut(&mut self.message).redelivered = true;
+        }
+        self
     }
 
     /// The message. It is shared, so that a job can hold it until the delivery is settled.

@@ -15,7 +15,9 @@ use super::{
     shared::{HeldCounts, PoolShared},
 };
 use crate::{
-    decide::{BEAT, Beat, Counts, Heard, Intake, MemberId, MemberNumbers, Members, QueueName},
+    decide::{
+        BEAT, Beat, Counts, Heard, Intake, MemberId, MemberNumbers, Members, QueueName, TakenAhead,
+    },
     queue::{GroupChannel, QueueError},
 };
 use tidegate_core::text::chain;
@@ -47,6 +49,8 @@ pub(crate) fn numbers_with(
         let by_hand = orders.policy.as_ref();
         (by_hand.map(|set| set.what.policy.max), orders.pinned())
     };
+    let ahead = shared.keyed.ahead(&settings);
+    let ahead = ahead.as_ref().map_or(0, TakenAhead::taken);
     let intake = shared.intake();
     let max = settings
         .local_max
@@ -62,7 +66,7 @@ pub(crate) fn numbers_with(
     MemberNumbers {
         workers: counts.live(),
         busy: held.holders,
-        held: held.held,
+        held: held.held.saturating_add(ahead),
         capacity,
         pinned: pinned.filter(|_| capacity > 0),
     }

@@ -28,6 +28,8 @@ const DEPTH_AGE: &str = "tidegate_queue_depth_age_seconds";
 const DELAYED: &str = "tidegate_delayed_messages";
 const DEAD_LETTERS: &str = "tidegate_dead_letters";
 const DEMAND: &str = "tidegate_demand_jobs";
+const TAKEN_AHEAD: &str = "tidegate_taken_ahead_messages";
+const KEY_BLOCKED: &str = "tidegate_key_blocked_messages";
 const EXPECTED: &str = "tidegate_expected_workers";
 const BREAKER_OPEN: &str = "tidegate_breaker_open";
 const STATE: &str = "tidegate_pool_state";
@@ -95,7 +97,17 @@ fn describe_queue() {
     describe_gauge!(
         DEMAND,
         Unit::Count,
-        "Ready messages plus deliveries that live workers hold."
+        "Ready messages plus deliveries that live workers hold, and with key those taken ahead."
+    );
+    describe_gauge!(
+        TAKEN_AHEAD,
+        Unit::Count,
+        "With key: messages that the pool has taken and no worker holds; otherwise 0."
+    );
+    describe_gauge!(
+        KEY_BLOCKED,
+        Unit::Count,
+        "With key: messages that the pool has taken and that wait for a running job of their key; otherwise 0."
     );
     describe_gauge!(EXPECTED, Unit::Count, "The expected number of workers.");
 }

@@ -14,6 +14,8 @@ mod events;
 mod fleet;
 mod gate;
 mod group;
+mod keyed;
+mod keyed_intake;
 pub mod metrics;
 mod own_queues;
 mod panics;

@@ -30,9 +30,9 @@ pub(crate) use self::{
 };
 use super::{
     budget::WorkerBudget, clock::Clock, declaring::Declaring, events::EventSink, fleet::Fleet,
-    gate::Gate, own_queues::OwnQueues, pool_orders::PoolOrders, random::Random,
+    gate::Gate, keyed::KeyedIntake, own_queues::OwnQueues, pool_orders::PoolOrders, random::Random,
     redeliveries::RedeliveryTracker, reply_warnings::ReplyWarnings, running_jobs::RunningJobs,
-    traces::TraceLink,
+    traces::TraceLink, worker_state::WorkerStopReason,
 };
 use crate::{
     config::PoolSettings,
@@ -79,6 +79,8 @@ pub(crate) struct PoolShared {
     /// Whether messages may be taken. Written by the pool and by workers.
     pub(crate) gate: Gate,
     pub(crate) broker: Broker,
+    /// Written and read by workers and by the pool.
+    pub(crate) keyed: Arc<KeyedIntake>,
     pub(crate) roster: Roster,
     pub(crate) fleet: Fleet,
     /// Those that consume the queue themselves. Written by the pool and by workers.
@@ -142,6 +144,7 @@ impl PoolShared {
             ),
             gate,
             broker: Broker::new(name.clone(), common.driver.clone(), kill.clone()),
+            keyed: Arc::default(),
             roster: Roster::default(),
             fleet: Fleet::new(name.clone(), runners, common.events.clone()),
             programs: Programs::new(common.holdings.clone()),
@@ -185,6 +188,13 @@ impl PoolShared {
 
     pub(crate) fn last(&self) -> MutexGuard<'_, LastReconcile> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Orders every worker to leave: a waiting one at once, a busy one after its job. What the pool has taken ahead of them
+    /// is given back.
+    pub(crate) fn order_all_to_leave(&self, why: WorkerStopReason) {
+        self.roster.order_all_to_leave(why);
+        self.keyed.stop_taking();
     }
 
     /// Whether messages may be taken now, and why not.

@@ -33,6 +33,7 @@ pub(super) fn problem(pool: &PoolSpec) -> Option<&'static str> {
         ..
     } = settings;
     let breaker = retry.breaker.as_ref();
+    let key = settings.key.as_ref();
     let problems = [
         (
             settings.name.as_str().is_empty(),
@@ -43,6 +44,18 @@ pub(super) fn problem(pool: &PoolSpec) -> Option<&'static str> {
             "the name of its queue must not be empty",
         ),
         (settings.prefetch == 0, "prefetch must be 1 or more"),
+        (
+            settings.key.is_some() && settings.prefetch > 1,
+            "prefetch must be 1 where jobs have a key: the window is the key's",
+        ),
+        (
+            key.is_some_and(|key| key.per_key == 0),
+            "per_key must be 1 or more",
+        ),
+        (
+            key.is_some_and(|key| key.window == Some(0)),
+            "the window of the key must be 1 or more",
+        ),
         (
             settings.poll_interval.is_zero(),
             "poll_interval must be above zero",
@@ -137,6 +150,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        config::KeySettings,
         decide::{BreakerRules, Policy, TargetWait},
         runner::{CreateRunner, Runner, StartError},
     };
@@ -190,6 +204,21 @@ mod tests {
             (of(|pool| pool.name = "".into()), "its name"),
             (of(|pool| pool.queue = "".into()), "the name of its queue"),
             (of(|pool| pool.prefetch = 0), "prefetch"),
+            (
+                of(|pool| {
+                    pool.key = Some(KeySettings::header("tenant"));
+                    pool.prefetch = 2;
+                }),
+                "prefetch",
+            ),
+            (
+                of(|pool| pool.key = Some(KeySettings::header("tenant").per_key(0))),
+                "per_key",
+            ),
+            (
+                of(|pool| pool.key = Some(KeySettings::header("tenant").window(0))),
+                "the window of the key",
+            ),
             (
                 of(|pool| pool.poll_interval = Duration::ZERO),
                 "poll_interval",

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::decide::{Member, Orders, PoolName, QueueName};
+use crate::decide::{Member, Orders, PoolName, QueueName, TakenAhead};
 pub use crate::decide::{PoolState, Rates};
 
 /// A pool at one instant.
@@ -28,8 +28,12 @@ pub struct PoolStatus {
     /// Messages that wait in the pool's dead-letter queue, `<queue>.dead`, from any source and any time.
     #[serde(default)]
     pub dead_waiting: u64,
-    /// Ready plus held, in jobs.
+    /// Ready plus held, and what the pool has taken ahead, in jobs.
     pub demand: u64,
+    /// With `key`: messages that the pool has taken and no worker holds. Those that wait for a job of their key are
+    /// `blocked`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_ahead: Option<TakenAhead>,
     /// How many workers there should be.
     pub expected: u32,
     /// Whether it takes messages, as the operator or the supervisor ordered. Faults are not shown here, but in `state`.

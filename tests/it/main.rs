@@ -25,6 +25,7 @@ mod dry_run;
 mod exec_runner;
 mod frozen;
 mod http_auth;
+mod keys;
 mod load;
 mod man;
 mod metrics_reference;

@@ -153,3 +153,23 @@ async fn a_gauge_says_the_state_of_a_pool_and_another_for_how_long_it_is_stuck()
     supervisor.pause(&name()).await.unwrap();
     until_gauges(&snapshots, "paused", is("paused")).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_wait_for_their_key_have_a_gauge() {
+    let recorder = DebuggingRecorder::new();
+    let snapshots = recorder.snapshotter();
+    let _recorder = metrics::set_default_local_recorder(&recorder);
+    let settings = PoolSettings {
+        key: Some(tidegate::config::KeySettings::routing_key()),
+        ..settings(Policy::fixed(2))
+    };
+    let (broker, _supervisor, _held) = busy(1, settings).await;
+    for n in 0..3 {
+        broker.send(QUEUE, format!("later {n}"));
+    }
+    let gauges = until_gauges(&snapshots, "three wait", |gauges| {
+        gauges.get("tidegate_key_blocked_messages{}") == Some(&3.0)
+    })
+    .await;
+    assert_eq!(gauges["tidegate_taken_ahead_messages{}"], 3.0);
+}

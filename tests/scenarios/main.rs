@@ -13,6 +13,7 @@ mod frozen;
 mod gauges;
 mod giving_back;
 mod hooked;
+mod keys;
 mod orders;
 mod panics;
 mod policies;

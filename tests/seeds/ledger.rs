@@ -8,7 +8,7 @@ use std::{
 use tidegate::queue::Message;
 use tokio::time::Instant;
 
-use super::plan::{Act, Ending, Plan, PlannedEvent};
+use super::plan::{Act, Ending, Plan, PlannedEvent, key_of};
 
 /// How a run of a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,8 @@ struct Run {
 struct State {
     /// By job.
     runs: Vec<Vec<Run>>,
+    /// The most jobs of one key that ran at the same time.
+    most_of_a_key: usize,
     events: String,
 }
 
@@ -66,6 +68,7 @@ impl Ledger {
             epoch: Instant::now(),
             state: Mutex::new(State {
                 runs: (0..jobs).map(|_| Vec::new()).collect(),
+                most_of_a_key: 0,
                 events: String::new(),
             }),
         }
@@ -73,12 +76,18 @@ impl Ledger {
 
     pub(crate) fn begin(&self, job: usize, attempt: u32) -> Running<'_> {
         self.note(&format!("job {job} begins, attempt {attempt}"));
-        let runs = &mut self.state().runs[job];
-        runs.push(Run { attempt, end: None });
+        let mut state = self.state();
+        state.runs[job].push(Run { attempt, end: None });
+        if let Some(key) = key_of(job) {
+            let of_key = (0..state.runs.len()).filter(|other| key_of(*other) == Some(key));
+            let runs = of_key.flat_map(|other| &state.runs[other]);
+            let running = runs.filter(|run| run.end.is_none()).count();
+            state.most_of_a_key = running.max(state.most_of_a_key);
+        }
         Running {
             ledger: self,
             job,
-            run: runs.len() - 1,
+            run: state.runs[job].len() - 1,
             end: End::Interrupted,
         }
     }
@@ -104,6 +113,11 @@ impl Ledger {
             if let Err(why) = check_job(plan, job, runs, letters[job]) {
                 writeln!(wrong, "job {job} {why}: {runs:?}, {} dead", letters[job]).unwrap();
             }
+        }
+        let per_key = plan.settings.key.as_ref().map(|key| key.per_key as usize);
+        let most = state.most_of_a_key;
+        if per_key.is_some_and(|per_key| most > per_key) && !may_overlap(plan) {
+            writeln!(wrong, "{most} jobs of one key ran at the same time").unwrap();
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
@@ -180,6 +194,20 @@ fn loses_answers(what: &PlannedEvent) -> bool {
             | PlannedEvent::RefuseCopies(..)
             | PlannedEvent::Restart(_)
     )
+}
+
+/// Whether jobs of one key may run at the same time, beyond what the pool allows.
+fn may_overlap(plan: &Plan) -> bool {
+    plan.events.iter().any(|(_, what)| match what {
+        // The configuration may be without keys.
+        PlannedEvent::Reconfigure(_)
+        // A message that must be copied before it runs, and cannot be, runs without a key.
+        | PlannedEvent::RefuseCopies(..)
+        | PlannedEvent::RefuseNewQueues(_)
+        // The next supervisor does not wait for the end of this one's jobs.
+        | PlannedEvent::Restart(Ending::Drop) => true,
+        _ => false,
+    })
 }
 
 /// Whether a job may be stopped before its end.

@@ -4,12 +4,20 @@ use std::time::Duration;
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tidegate::{
-    config::{DrainAfter, PoolSettings, RetrySettings},
+    config::{DrainAfter, KeySettings, PoolSettings, RetrySettings},
     decide::{Policy, Scaling},
     queue::{QueueErrorKind, QueueKind},
 };
 
 pub(crate) const QUEUE: &str = "jobs";
+
+/// The header with the key of a job.
+pub(crate) const KEY: &str = "key";
+
+/// The key of a job. Some jobs have none.
+pub(crate) fn key_of(job: usize) -> Option<usize> {
+    Some(job % 5).filter(|key| *key > 0)
+}
 
 /// One run.
 #[derive(Debug)]
@@ -181,11 +189,25 @@ impl RandomChoices {
         }
     }
 
+    fn key(&mut self) -> Option<KeySettings> {
+        let key = KeySettings::header(KEY);
+        self.one_of(&[
+            None,
+            None,
+            Some(key.clone()),
+            Some(key.clone().window(3)),
+            Some(key.per_key(2).window(20)),
+        ])
+    }
+
     fn settings(&mut self) -> PoolSettings {
+        let key = self.key();
+        let prefetch = self.one_of(&[1, 1, 1, 2, 7]);
         PoolSettings {
             policy: self.policy(),
             scaling: self.scaling(),
-            prefetch: self.one_of(&[1, 1, 1, 2, 7]),
+            prefetch: if key.is_some() { 1 } else { prefetch },
+            key,
             poll_interval: self.one_of_ms(&[100, 500, 2_000]),
             drain_after: self.one_of(&[
                 DrainAfter::After(Duration::ZERO),

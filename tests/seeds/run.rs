@@ -6,7 +6,7 @@ use tidegate::{
     adapters::memory::MemoryBroker,
     config::PoolSettings,
     decide::{By, Configured, Order, PoolName, SetPolicy},
-    queue::{ConsumeRequest, Outgoing, Properties, QueueDriver as _},
+    queue::{ConsumeRequest, HeaderValue, Outgoing, Properties, QueueDriver as _},
     run::{FlushMode, PoolSpec, StartOptions, StopThen, Stopping, Supervisor},
 };
 use tokio::{
@@ -18,7 +18,7 @@ use super::{
     broker::{FaultyBroker, Wire},
     jobs::Runners,
     ledger::Ledger,
-    plan::{Ending, Plan, PlannedEvent, QUEUE},
+    plan::{Ending, KEY, Plan, PlannedEvent, QUEUE, key_of},
 };
 
 /// Time within which an order must be answered, and a run must end after the last fault.
@@ -153,6 +153,10 @@ impl TestRun {
                 broker.send_message(Outgoing {
                     routing_key: QUEUE.to_owned(),
                     body: n.to_string().into(),
+                    headers: key_of(n)
+                        .map(|key| (KEY.to_owned(), HeaderValue::from(key as i64)))
+                        .into_iter()
+                        .collect(),
                     properties: Properties {
                         message_id: Some(format!("job-{n}")),
                         ..Properties::default()

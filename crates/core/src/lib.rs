@@ -9,6 +9,7 @@
 pub mod decide;
 pub mod escape;
 mod json_time;
+pub mod keys;
 pub mod queue;
 pub mod runner;
 pub mod settings;

@@ -113,6 +113,7 @@ impl Scaler for PoolScaler<'_> {
             consumers: held.consumers,
             held: held.deliveries,
             holders: held.holders,
+            ahead: None,
             last_taken: world.last_taken(),
             gone: world.gone(),
             oldest: self.oldest(world),

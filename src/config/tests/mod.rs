@@ -7,6 +7,7 @@ mod durations;
 mod environment;
 mod files;
 mod limits;
+mod order_keys;
 mod problems;
 mod properties;
 mod queues;

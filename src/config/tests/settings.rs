@@ -131,6 +131,7 @@ fn every_key_of_the_file_reaches_its_setting() {
             ..Binding::default()
         }],
         prefetch: 2,
+        key: None,
         poll_interval: Duration::from_secs(1),
         drain_after: DrainAfter::Never,
         keep_warm: 1,

@@ -6,12 +6,12 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use super::{
     BREAKER_OPEN, BREAKER_OPENED, CONNECTED, DEAD_LETTERS, DELAYED, DEMAND, DEPTH, DEPTH_AGE,
-    DETOURS, EXPECTED, GONE, JOB_DURATION, JOB_WAIT, JOBS, POOL_RESTARTS, RECONCILE_DURATION,
-    RECONCILES, RECONNECTS, REPLIES, SETTLEMENTS, STATE, STUCK, STUCK_SECONDS, WORKER_STATES,
-    WORKERS, WORKERS_STARTED, WORKERS_STOPPED,
+    DETOURS, EXPECTED, GONE, JOB_DURATION, JOB_WAIT, JOBS, KEY_BLOCKED, POOL_RESTARTS,
+    RECONCILE_DURATION, RECONCILES, RECONNECTS, REPLIES, SETTLEMENTS, STATE, STUCK, STUCK_SECONDS,
+    TAKEN_AHEAD, WORKER_STATES, WORKERS, WORKERS_STARTED, WORKERS_STOPPED,
     labels::{JobOutcome, ReconcileOutcome, ReplyOutcome, Settlement},
 };
-use crate::decide::{Counts, PoolName, PoolState};
+use crate::decide::{Counts, PoolName, PoolState, TakenAhead};
 
 /// A pool's handles. Written by the pool and its workers.
 pub(crate) struct PoolMetrics {
@@ -21,6 +21,8 @@ pub(crate) struct PoolMetrics {
     delayed: Gauge,
     dead_letters: Gauge,
     demand: Gauge,
+    taken_ahead: Gauge,
+    key_blocked: Gauge,
     expected: Gauge,
     breaker_open: Gauge,
     stuck: Gauge,
@@ -50,6 +52,8 @@ impl PoolMetrics {
             delayed: gauge!(DELAYED, "pool" => p()),
             dead_letters: gauge!(DEAD_LETTERS, "pool" => p()),
             demand: gauge!(DEMAND, "pool" => p()),
+            taken_ahead: gauge!(TAKEN_AHEAD, "pool" => p()),
+            key_blocked: gauge!(KEY_BLOCKED, "pool" => p()),
             expected: gauge!(EXPECTED, "pool" => p()),
             breaker_open: gauge!(BREAKER_OPEN, "pool" => p()),
             stuck: gauge!(STUCK, "pool" => p()),
@@ -79,6 +83,12 @@ impl PoolMetrics {
     pub(crate) fn depth(&self, ready: u64, age: Option<Duration>) {
         self.depth.set(ready as f64);
         self.depth_age.set(age.unwrap_or_default().as_secs_f64());
+    }
+
+    pub(crate) fn ahead(&self, ahead: Option<TakenAhead>) {
+        let ahead = ahead.unwrap_or_default();
+        self.taken_ahead.set(ahead.taken() as f64);
+        self.key_blocked.set(ahead.blocked as f64);
     }
 
     pub(crate) fn delayed(&self, messages: u64) {
@@ -141,6 +151,8 @@ impl PoolMetrics {
             &self.delayed,
             &self.dead_letters,
             &self.demand,
+            &self.taken_ahead,
+            &self.key_blocked,
             &self.expected,
             &self.breaker_open,
             &self.stuck,

@@ -120,7 +120,9 @@ impl PoolTask {
         }
         self.shared.orders.yield_to(&spec.settings);
         self.follow_orders();
-        let mut moved = old.queue != spec.settings.queue || old.prefetch != spec.settings.prefetch;
+        let mut moved = old.queue != spec.settings.queue
+            || old.prefetch != spec.settings.prefetch
+            || old.key != spec.settings.key;
         self.shared.gate.set_breaker(spec.settings.retry.breaker);
         self.shared.set_settings(spec.settings);
         self.shared.group.tell();
@@ -136,10 +138,8 @@ impl PoolTask {
             self.end_runners(old);
         }
         if moved {
-            // A consumer cannot change its queue or prefetch: its worker finishes, and another replaces it.
-            self.shared
-                .roster
-                .order_all_to_leave(WorkerStopReason::Drained);
+            // A consumer cannot change its queue, prefetch or keys: its worker finishes, and another replaces it.
+            self.shared.order_all_to_leave(WorkerStopReason::Drained);
         }
     }
 
@@ -148,11 +148,12 @@ impl PoolTask {
         let grace_ms = u64::try_from(grace.as_millis()).ok();
         info!(pool = %self.shared.name, grace_ms, "pool drains");
         self.shared.gate.set_draining();
-        self.shared
-            .roster
-            .order_all_to_leave(WorkerStopReason::Drained);
         // A grace that is too long for the clock means no deadline.
         let deadline = Instant::now().checked_add(grace);
+        if deadline.is_none() {
+            self.shared.keyed.hand_over();
+        }
+        self.shared.order_all_to_leave(WorkerStopReason::Drained);
         self.ending.deadline = match (self.ending.deadline, deadline) {
             (Some(old), Some(new)) => Some(old.min(new)),
             (old, new) => old.or(new),

@@ -282,9 +282,7 @@ impl PoolTask {
                 };
                 self.shared.kill.cancel();
                 self.shared.gate.set_draining();
-                self.shared
-                    .roster
-                    .order_all_to_leave(WorkerStopReason::Drained);
+                self.shared.order_all_to_leave(WorkerStopReason::Drained);
                 self.end_or(PoolAction::Nothing)
             }
         }

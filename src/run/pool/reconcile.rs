@@ -118,6 +118,7 @@ impl PoolTask {
             held: held.held,
             holders: held.holders,
             held_by: shared.programs.held().by,
+            ahead: shared.keyed.ahead(&shared.settings()),
             last_taken: shared.stats.last_taken(),
             gone: shared.stats.gone() + shared.programs.held().gone,
             oldest: shared.stats.recent.oldest(now),
@@ -191,6 +192,7 @@ impl PoolTask {
         };
         let metrics = &shared.stats.metrics;
         metrics.depth(inputs.ready, inputs.age);
+        metrics.ahead(inputs.ahead);
         metrics.sizes(inputs.demand, decision.expected, counts);
         metrics.breaker(shared.gate.is_broken());
         metrics.reconciled(outcome, took);
@@ -285,6 +287,14 @@ impl PoolTask {
                     worker.order_to_leave(WorkerStopReason::Faulted);
                 }
             }
+        }
+        // At a fault, what is taken goes back when the last worker leaves: one of them may have its message back only then.
+        let gives_back = matches!(
+            intake,
+            Intake::Paused | Intake::Emptying | Intake::Draining | Intake::Blocked
+        );
+        if gives_back {
+            shared.keyed.stop_taking();
         }
         for _ in 0..plan.spawn {
             self.workers.spawn(&self.shared);

@@ -74,18 +74,14 @@ impl PoolTask {
         }
         if ends {
             // The panic may have come before the workers were told.
-            self.shared
-                .roster
-                .order_all_to_leave(WorkerStopReason::Drained);
+            self.shared.order_all_to_leave(WorkerStopReason::Drained);
             if self.ending.next().is_none() {
                 let grace = self.shared.settings().shutdown_grace;
                 self.ending.deadline = Instant::now().checked_add(grace);
             }
         } else {
             // As with any fault, workers finish what they have, and messages stay in the queue.
-            self.shared
-                .roster
-                .order_all_to_leave(WorkerStopReason::Faulted);
+            self.shared.order_all_to_leave(WorkerStopReason::Faulted);
             self.pause(failures).await;
         }
         RestartDecision::Yes
@@ -137,6 +133,7 @@ impl Drop for PoolTask {
         }
         self.shared.stats.given_back(held);
         self.shared.roster.workers().clear();
+        self.shared.keyed.stop_taking();
         let cause = self.shared.gate.cause();
         let cause = cause.unwrap_or_else(|| String::from("the pool's task was dropped"));
         self.shared.gate.pool_failed(cause);

@@ -36,8 +36,9 @@ impl HeldDelivery {
         since: Instant,
     ) -> Self {
         let stop_grace = shared.fleet.times().stop_grace;
+        let history = History::of(delivery.message(), &settings.retry);
         Self {
-            history: History::of(delivery.message(), &settings.retry),
+            history: history.keeping_places(settings.key.is_some()),
             deadlines: DeliveryDeadlines::new(settings.ack_deadline, stop_grace),
             delivery,
             settings,

@@ -6,6 +6,7 @@
 
 mod copy_publish;
 mod copying;
+mod give_back;
 mod held;
 mod hold;
 mod prepare;
@@ -13,6 +14,6 @@ mod publish;
 mod replies;
 
 pub(crate) use self::{
-    held::HeldDelivery, hold::HoldUntil, prepare::prepare, publish::stay_blocked,
-    replies::output_use,
+    give_back::WaitingReturns, held::HeldDelivery, hold::HoldUntil, prepare::prepare,
+    publish::stay_blocked, replies::output_use,
 };

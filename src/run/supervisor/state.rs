@@ -11,7 +11,7 @@ use super::super::{
 };
 use crate::{
     config::PoolSettings,
-    decide::{Decision, Group, Intake, Member, Orders, split},
+    decide::{Decision, Group, Intake, Member, Orders, TakenAhead, split},
     run::pool_state::state,
 };
 
@@ -38,6 +38,7 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
     let orders = shared.orders.lock().clone();
     let settings = shared.settings();
     let policy = policy(&settings, &orders);
+    let ahead = shared.keyed.ahead(&settings);
     PoolStatus {
         name: shared.name.clone(),
         queue: settings.queue.clone(),
@@ -57,7 +58,11 @@ pub(super) fn status(shared: &PoolShared) -> PoolStatus {
         },
         delayed: own.delayed,
         dead_waiting: own.dead,
-        demand: ready.saturating_add(held.held).saturating_add(elsewhere),
+        demand: ready
+            .saturating_add(held.held)
+            .saturating_add(ahead.as_ref().map_or(0, TakenAhead::taken))
+            .saturating_add(elsewhere),
+        taken_ahead: ahead,
         expected: last
             .decision
             .as_ref()

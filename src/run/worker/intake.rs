@@ -30,11 +30,11 @@ pub(super) struct ReceivedDelivery {
 }
 
 impl ReceivedDelivery {
-    /// A delivery that comes now.
+    /// A delivery that the worker gets now.
     pub(super) fn now(delivery: Delivery) -> Self {
         Self {
+            at: delivery.arrived().unwrap_or_else(Instant::now),
             delivery,
-            at: Instant::now(),
             waited: false,
             is_copyable: true,
         }

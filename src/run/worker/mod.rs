@@ -24,7 +24,8 @@ use tracing::debug;
 
 use self::intake::{ReceivedDelivery, WorkerIntake};
 use super::{
-    settling::{HeldDelivery, HoldUntil, prepare, stay_blocked},
+    keyed_intake,
+    settling::WaitingReturns,
     shared::PoolShared,
     traces::DeliveryTrace,
     worker_state::{AfterSettlement, WorkerState, WorkerStopReason},
@@ -34,7 +35,6 @@ use crate::{
     decide::QueueName,
     queue::ConsumeRequest,
     runner::OnStart,
-    settle::{Verdict, give_back},
 };
 use tidegate_core::text::chain;
 
@@ -76,7 +76,7 @@ async fn consume(shared: Arc<PoolShared>, state: Arc<WorkerState>) -> WorkerStop
             _ = time::timeout(PREPARING, shared.broker.driver.prepare_to_publish()) => {}
         }
     }
-    let mut opening = pin!(shared.broker.driver.consume(request));
+    let mut opening = pin!(keyed_intake::consume(&shared, &state, &settings, request));
     let opened = tokio::select! {
         biased;
         opened = &mut opening => opened,
@@ -212,28 +212,16 @@ impl Worker<'_> {
     async fn give_back_waiting(&mut self) -> Vec<ReceivedDelivery> {
         self.cancel().await;
         let mut left = Vec::new();
-        let settings = self.settings();
-        let mut is_copied = !self.intake.is_gone();
+        let mut returns = WaitingReturns::new(self.shared, &self.state.stop, self.settings());
+        if self.intake.is_gone() {
+            returns = returns.without_copies();
+        }
         while let Some(arrived) = self.intake.ahead.pop_front() {
-            if !arrived.is_copyable {
+            if arrived.is_copyable {
+                returns.give_back(arrived.delivery, arrived.at).await;
+            } else {
                 left.push(arrived);
-                continue;
             }
-            let held =
-                HeldDelivery::new(self.shared, settings.clone(), arrived.delivery, arrived.at);
-            let verdict = match is_copied {
-                true => give_back(held.history),
-                false => Verdict::GiveBack,
-            };
-            let wants_copy = verdict != Verdict::GiveBack;
-            let hold = HoldUntil::new(Instant::now(), &self.state.stop, &self.shared.kill);
-            let prepared = prepare(self.shared, held, verdict, hold).await;
-            // If one cannot be copied, the next ones cannot either, and each attempt may take long.
-            if wants_copy && prepared.is_requeued() {
-                is_copied = false;
-                stay_blocked(self.shared);
-            }
-            prepared.settle(self.shared).await;
         }
         while let Some(renewed) = self.renewals.join_next().await {
             left.extend(renewed.ok().flatten());

@@ -39,7 +39,7 @@ impl Worker<'_> {
         }
         let settings = self.settings();
         let history = History::of(arrived.delivery.message(), &settings.retry);
-        if !history.came_back() {
+        if !history.keeping_places(settings.key.is_some()).came_back() {
             return Some(arrived);
         }
         let renewing = self.shared.redeliveries.begin();

@@ -38,6 +38,14 @@ impl DeliveryDeadlines {
         }
     }
 
+    /// How long a delivery may wait for its turn before it is given back and taken again. Its job then still has its own
+    /// timeout, or half of the time.
+    pub fn longest_wait(&self, timeout: Option<Duration>) -> Duration {
+        let half = self.stop / 2;
+        let needs = timeout.map_or(half, |timeout| timeout.min(half));
+        self.stop - needs
+    }
+
     /// Whether a delivery that has waited for its worker for this time may still start: its job's own timeout must come
     /// before the deadline. If the job has no timeout, or one longer than the whole time, half of the time must be
     /// left.
@@ -118,6 +126,9 @@ mod tests {
             let deadlines = DeliveryDeadlines::new(ack, grace);
             prop_assert!(ack / 2 <= deadlines.stop && deadlines.stop < deadlines.abandon && deadlines.abandon < deadlines.settle);
             prop_assert!(deadlines.is_worth_starting(Duration::ZERO, None));
+            let longest = deadlines.longest_wait(Some(grace));
+            prop_assert!(longest >= deadlines.longest_wait(None) && longest <= deadlines.stop);
+            prop_assert!(deadlines.longest_wait(None) >= deadlines.stop / 2 && !longest.is_zero());
         }
     }
 }

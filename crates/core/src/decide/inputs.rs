@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, Group, HeldBy, Intake, Measured, Rates, ScheduleState};
+use super::{Counts, Group, HeldBy, Intake, Measured, Rates, ScheduleState, TakenAhead};
 
 /// The inputs of a decision. By default, those of an empty queue that was never read.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -26,7 +26,10 @@ pub struct Inputs {
     pub held_by: HeldBy,
     /// Held deliveries that wait behind their worker's running job. Zero if prefetch is 1.
     pub behind: u64,
-    /// Ready plus held. In a group, this includes what the other members hold.
+    /// Deliveries that the pool has taken and no worker holds. `None` if it has no keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<TakenAhead>,
+    /// Ready plus held, and what the pool has taken ahead. In a group, this includes what the other members hold.
     pub demand: u64,
     /// Time since a message was last seen or taken. `None` if there never was one.
     #[serde(with = "crate::json_time::seconds_if_known", default)]
@@ -54,4 +57,20 @@ pub struct Inputs {
     /// The pool's measurements of its own traffic.
     #[serde(default)]
     pub measured: Measured,
+}
+
+impl Inputs {
+    /// Messages that could start at once if there were a worker for each: those that the pool has taken ahead and are not
+    /// blocked, and those of the queue that it may take.
+    pub(super) fn startable(&self) -> u64 {
+        match &self.ahead {
+            None => self.ready,
+            Some(ahead) => ahead.ready.saturating_add(self.ready.min(ahead.room)),
+        }
+    }
+
+    /// Deliveries that the pool has taken and no worker holds.
+    pub(super) fn taken_ahead(&self) -> u64 {
+        self.ahead.as_ref().map_or(0, TakenAhead::taken)
+    }
 }

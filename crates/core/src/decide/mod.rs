@@ -30,6 +30,7 @@ mod stabiliser;
 mod state;
 mod steering;
 mod stuck;
+mod taken_ahead;
 mod target_wait;
 
 pub use self::{
@@ -71,5 +72,6 @@ pub use self::{
     state::{Link, PoolState, StateScene, pool_state},
     steering::{SteeringAct, SteeringOutcome},
     stuck::{Depth, STUCK_AFTER, StuckInputs, StuckWatch},
+    taken_ahead::TakenAhead,
     target_wait::{TargetWait, Utilisation},
 };

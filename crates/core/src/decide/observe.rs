@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Allowance, Arrivals, Group, HeldBy, Moment, Timings};
+use super::{Allowance, Arrivals, Group, HeldBy, Moment, TakenAhead, Timings};
 
 /// The facts at the start of a reconcile.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +25,8 @@ pub struct Observation {
     pub holders: u32,
     /// How `held` and `holders` are known.
     pub held_by: HeldBy,
+    /// Deliveries that the pool has taken and no worker holds. `None` if it has no keys.
+    pub ahead: Option<TakenAhead>,
     /// When the last delivery was taken.
     pub last_taken: Option<Moment>,
     /// Jobs that this pool has ever removed from the queue: done, moved to a retry queue, or dead-lettered.

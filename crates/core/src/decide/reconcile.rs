@@ -7,7 +7,7 @@ pub use self::result::{EventKind, ReconcileResult};
 use super::{
     Arrivals, Bounds, Census, Counts, Decision, DrainAfter, Group, HeldBy, Inputs, Intake,
     Measured, Moment, Observation, Orders, OwnPolicy, Plan, Policy, Probe, Reading, Rule, Scaling,
-    Schedule, ScheduleState, ScheduledBounds, TermName,
+    Schedule, ScheduleState, ScheduledBounds, TakenAhead, TermName,
     measure::ArrivalMeter,
     observe::CheckedProbe,
     plan::plan,
@@ -71,6 +71,7 @@ pub struct Reconciliation {
 ///     consumers: 0,
 ///     held: 0,
 ///     holders: 0,
+///     ahead: None,
 ///     last_taken: None,
 ///     gone: 0,
 ///     oldest: None,
@@ -268,6 +269,7 @@ impl Reconciler {
 
     /// Remembers the queue's part of the observation.
     fn record_observation(&mut self, observation: &Observation, probe: &CheckedProbe) {
+        let taken_ahead = observation.ahead.as_ref().map_or(0, TakenAhead::taken);
         match probe {
             _ if observation.probe == Probe::Skipped => {}
             CheckedProbe::Fresh(ready) => {
@@ -282,7 +284,10 @@ impl Reconciler {
                         Some(group) => (group.held_by_others(), group.gone_elsewhere),
                         None => (0, 0),
                     };
-                    let in_queue = ready.saturating_add(observation.held).saturating_add(held);
+                    let in_queue = ready
+                        .saturating_add(observation.held)
+                        .saturating_add(taken_ahead)
+                        .saturating_add(held);
                     let gone = observation.gone.saturating_add(gone);
                     self.arrivals.see(observation.at, in_queue, gone);
                 }
@@ -299,6 +304,9 @@ impl Reconciler {
                 self.floor = self.floor.map(|_| 0);
             }
             CheckedProbe::Stale(_) => {}
+        }
+        if taken_ahead > 0 {
+            self.last_work = Some(observation.at);
         }
         self.last_work = self.last_work.max(observation.last_taken);
         self.last_probe = probe.clone();
@@ -335,8 +343,10 @@ impl Reconciler {
                 // A program decides by itself how it spreads the messages that it holds.
                 HeldBy::Counted { .. } | HeldBy::Assumed { .. } => 0,
             },
+            ahead: observation.ahead,
             demand: ready
                 .saturating_add(observation.held)
+                .saturating_add(observation.ahead.as_ref().map_or(0, TakenAhead::taken))
                 .saturating_add(elsewhere),
             quiet: self.last_work.map(|at| observation.at.since(at)),
             census,

@@ -241,8 +241,13 @@ impl fmt::Display for Decision {
                 form_for(self.inputs.behind, "waits", "wait")
             )?;
         }
+        let mut sum = String::from("ready + held");
+        if let Some(ahead) = &self.inputs.ahead {
+            writeln!(f, "  {:<11}{:>7}  {ahead}", "ahead", ahead.taken())?;
+            sum.push_str(" + ahead");
+        }
         match &self.inputs.group {
-            None => writeln!(f, "  {:<11}{demand:>7}  ready + held", "demand")?,
+            None => writeln!(f, "  {:<11}{demand:>7}  {sum}", "demand")?,
             Some(group) => {
                 let (elsewhere, n) = (group.held_by_others(), group.members.len() - 1);
                 writeln!(
@@ -251,7 +256,7 @@ impl fmt::Display for Decision {
                     "elsewhere",
                     counted(n, "other member")
                 )?;
-                writeln!(f, "  {:<11}{demand:>7}  ready + held + elsewhere", "demand")?;
+                writeln!(f, "  {:<11}{demand:>7}  {sum} + elsewhere", "demand")?;
             }
         }
         if let Some(quiet) = self.inputs.quiet {

@@ -123,7 +123,12 @@ impl TargetWait {
         let busy = rate * mean;
 
         // Messages that wait now, and those that will wait in addition when a worker that is started now is ready.
-        let waiting = inputs.ready.saturating_add(inputs.behind);
+        // Messages that wait for a job of their key do not start sooner with more workers.
+        let ahead = inputs.ahead.map_or(0, |ahead| ahead.ready);
+        let waiting = inputs
+            .ready
+            .saturating_add(inputs.behind)
+            .saturating_add(ahead);
         let elsewhere = inputs.group.as_ref().map_or(0, Group::busy_elsewhere);
         let holders = inputs.holders.saturating_add(elsewhere);
         let served = f64::from(holders) / mean.max(1e-9);

@@ -90,6 +90,22 @@ impl History {
         self.delivery_count > 0
     }
 
+    /// The history for a pool that keeps the places of messages in their queue. `keeps`: whether the pool does.
+    ///
+    /// Such a pool lets a message return once as it is, because a copy would be at the end of the queue. So the first
+    /// return is most likely a give-back, and does not count as unfinished. From then on, the next return is a copy.
+    #[must_use]
+    pub fn keeping_places(self, keeps: bool) -> Self {
+        if !keeps {
+            return self;
+        }
+        Self {
+            may_count: self.may_count && self.delivery_count > 0,
+            delivery_count: self.delivery_count.saturating_sub(1),
+            ..self
+        }
+    }
+
     /// All unfinished deliveries of this message: those that ended without a result. The deliveries that the broker
     /// counted since the last copy add only one: the others may be another program's, or from a time when no copy could
     /// be published.

@@ -290,7 +290,8 @@ fn of_facts(facts: &QueueFacts, pool: &PoolSettings) -> Vec<Finding> {
         let (severity, what) = management::of_kind(queue, kind);
         say(severity, what);
     }
-    if facts.has_single_active_consumer() && pool.policy.max > 1 {
+    let several = pool.policy.max > 1 && pool.key.is_none();
+    if facts.has_single_active_consumer() && several {
         let (severity, what) = management::of_single_active_consumer(queue);
         say(severity, what);
     }

@@ -169,7 +169,8 @@ pub(in crate::cli) fn of_queue(
         );
     }
     let single = details.arguments.get("x-single-active-consumer");
-    if single.and_then(Value::as_bool) == Some(true) && pool.policy.max > 1 {
+    let several = pool.policy.max > 1 && pool.key.is_none();
+    if single.and_then(Value::as_bool) == Some(true) && several {
         let (severity, what) = of_single_active_consumer(queue);
         say(severity, what);
     }
@@ -190,7 +191,7 @@ pub(in crate::cli) fn of_queue(
     {
         // A give-back is a copy, and a message that was returned is replaced with a fresh copy. So a message has the
         // returns of one connection loss only, at most one for each channel.
-        let lowest = lowest_delivery_limit(pool.policy.max);
+        let lowest = lowest_delivery_limit(pool.policy.max, pool.key.as_ref());
         match i64::try_from(value).unwrap_or(i64::MAX) {
             limit if (0..lowest).contains(&limit) => say(
                 Severity::Warning,
@@ -247,7 +248,7 @@ pub(in crate::cli) fn of_single_active_consumer(queue: &QueueName) -> (Severity,
         Severity::Warning,
         format!(
             "queue {queue} has a single active consumer: one worker is given all jobs and the others wait, and all of \
-             them where it is another's. Write policy.max = 1, or declare it without x-single-active-consumer"
+             them where it is another's. Write policy.max = 1 or key, or declare it without x-single-active-consumer"
         ),
     )
 }

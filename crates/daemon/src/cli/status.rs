@@ -238,6 +238,19 @@ fn notes(pool: &PoolStatus) -> Vec<String> {
         );
         notes.push(format!("{letters} {wait} in {}.dead", pool.queue));
     }
+    if let Some(ahead) = pool.taken_ahead.filter(|ahead| ahead.blocked > 0) {
+        let (messages, wait) = (
+            counted(ahead.blocked, "message"),
+            form_for(ahead.blocked, "waits", "wait"),
+        );
+        let room = match ahead.room {
+            0 => String::from("key_window is full"),
+            room => format!("key_window has room for {room} more"),
+        };
+        notes.push(format!(
+            "{messages} {wait} for a job of the same key; {room}"
+        ));
+    }
     let back = pool.jobs.requeued;
     if back > 0 {
         let (messages, were) = (counted(back, "message"), form_for(back, "was", "were"));
@@ -328,6 +341,25 @@ mod tests {
         configuration refused at 2026-01-02T03:04:05Z, an older one runs: tidegate.toml, 2 problems
           tidegate.toml:3:1: pools.a: found \u{1b}, remove it
         ");
+    }
+
+    #[test]
+    fn says_how_many_messages_wait_for_a_key() {
+        let with = |ready: u64, blocked: u64, room: u64| {
+            let mut pool = thumbnails();
+            pool["taken_ahead"] =
+                serde_json::json!({"ready": ready, "blocked": blocked, "room": room});
+            notes(&serde_json::from_value(pool).unwrap())
+        };
+        assert_eq!(with(5, 0, 5), [""; 0]);
+        assert_eq!(
+            with(0, 1, 9),
+            ["1 message waits for a job of the same key; key_window has room for 9 more"]
+        );
+        assert_eq!(
+            with(1, 40, 0),
+            ["40 messages wait for a job of the same key; key_window is full"]
+        );
     }
 
     #[test]

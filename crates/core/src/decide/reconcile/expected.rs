@@ -144,7 +144,7 @@ impl Reconciler {
     /// Whether the queue is empty by the pool's rule. Returns the reason.
     fn empty(&self, inputs: &Inputs) -> Option<String> {
         let drain_after = self.rules.drain_after.at(inputs.measured.arrivals)?;
-        if inputs.ready > 0 {
+        if inputs.ready > 0 || inputs.taken_ahead() > 0 {
             return None;
         }
         match inputs.quiet {
@@ -163,7 +163,7 @@ impl Reconciler {
             return None;
         };
         let drain_after = self.rules.drain_after.at(inputs.measured.arrivals)?;
-        let is_quiet = inputs.ready == 0 && inputs.held == 0;
+        let is_quiet = inputs.ready == 0 && inputs.held == 0 && inputs.taken_ahead() == 0;
         (is_quiet && drain_after > usual).then_some(drain_after)
     }
 
@@ -197,22 +197,14 @@ impl Reconciler {
         }
         let mut calculation = Calculation::new(TermName::Policy, workers, why);
 
-        // More workers would only wait: each holder is one worker, and each ready message needs one more. A pool that
-        // never drains keeps its workers waiting.
+        // More workers would only wait: each holder is one worker, and each message that can start needs one more. A
+        // pool that never drains keeps its workers waiting.
         if self.rules.drain_after != DrainAfter::Never {
             let elsewhere = observation.group.as_ref().map_or(0, Group::busy_elsewhere);
             let holders = inputs.holders.saturating_add(elsewhere);
-            let useful = u64::from(holders).saturating_add(inputs.ready);
+            let useful = u64::from(holders).saturating_add(inputs.startable());
             let useful = u32::try_from(useful).unwrap_or(u32::MAX);
-            calculation.at_most(TermName::Useful, useful, || {
-                format!(
-                    "{} {} a delivery, {} {} ready: more would only wait",
-                    counted(holders, "worker"),
-                    form_for(holders, "holds", "hold"),
-                    counted(inputs.ready, "message"),
-                    form_for(inputs.ready, "is", "are")
-                )
-            });
+            calculation.at_most(TermName::Useful, useful, || why_useful(inputs, holders));
         }
         if self.last_work.is_some() {
             calculation.at_least(TermName::MinActive, policy.min_active, || {
@@ -293,6 +285,27 @@ impl Reconciler {
             )
         });
     }
+}
+
+/// Why more workers would only wait.
+fn why_useful(inputs: &Inputs, holders: u32) -> String {
+    let startable = inputs.startable();
+    let (messages, are) = (
+        counted(startable, "message"),
+        form_for(startable, "is", "are"),
+    );
+    let can_start = match &inputs.ahead {
+        None => format!("{messages} {are} ready"),
+        Some(ahead) if ahead.room == 0 && ahead.blocked > 0 => {
+            format!("{messages} can start, and key_window is full")
+        }
+        Some(_) => format!("{messages} can start"),
+    };
+    format!(
+        "{} {} a delivery, {can_start}: more would only wait",
+        counted(holders, "worker"),
+        form_for(holders, "holds", "hold"),
+    )
 }
 
 fn ceiling(schedule: Option<&ScheduleState>, max: u32) -> String {

@@ -1,5 +1,6 @@
 //! Tests of reconcile: the expected number of workers and the plan, as examples and as properties.
 
+mod ahead;
 mod bounds;
 mod by_hand;
 mod deciding_term;
@@ -67,6 +68,7 @@ fn seen(second: u64, ready: u64, census: &Census) -> Observation {
         consumers: counts.live(),
         held: u64::from(counts.busy + counts.retiring),
         holders: counts.busy + counts.retiring,
+        ahead: None,
         last_taken: None,
         gone: 0,
         oldest: None,

@@ -248,6 +248,60 @@ fn a_message_that_kills_the_daemon_is_dead_lettered_before_any_delivery_limit() 
     }
 }
 
+/// The history of the message as a pool reads it that keeps places.
+fn kept(queue: &Quorum) -> History {
+    let read = History {
+        may_count: true,
+        ..queue.history
+    };
+    read.keeping_places(true)
+}
+
+#[test]
+fn where_places_are_kept_every_second_give_back_is_a_copy_and_none_counts_as_unfinished() {
+    let retry = RetrySettings::default();
+    for limit in [1, 2, 20] {
+        let mut queue = Quorum::new(limit);
+        for round in 0..1000 {
+            let history = kept(&queue);
+            assert!(
+                !history.came_back() && history.unfinished() == 0,
+                "{history:?}"
+            );
+            let verdict = match round % 3 {
+                0 => give_back(history),
+                _ => verdict(JobEnd::Stopped, history, &retry),
+            };
+            assert_eq!(verdict == Verdict::GiveBack, round % 2 == 0, "{round}");
+            assert_eq!(queue.does(verdict), None);
+        }
+    }
+}
+
+#[test]
+fn where_places_are_kept_deaths_and_give_backs_in_turn_stay_within_a_limit_of_two() {
+    let retry = RetrySettings::default();
+    let mut queue = Quorum::new(2);
+    let mut deaths = 0;
+    let end = loop {
+        let history = kept(&queue);
+        if history.came_back() {
+            match queue.does(renew(history, &retry)) {
+                Some(end) => break end,
+                None => continue,
+            }
+        }
+        let verdict = give_back(history);
+        assert_eq!(queue.does(verdict), None);
+        if kept(&queue).came_back() {
+            continue;
+        }
+        deaths += 1;
+        queue.counts();
+    };
+    assert_eq!((deaths, end.as_str()), (CRASH_LOOP + 1, "dead: crash-loop"));
+}
+
 #[test]
 fn a_message_given_back_to_a_classic_queue_keeps_its_place() {
     let message = |redelivered, headers| Message {

@@ -60,6 +60,7 @@ function tiles(pool, history) {
   if (pool.wait_s) shown.push(["Wait", seconds(pool.wait_s.p50), `95 %: ${seconds(pool.wait_s.p95)}`]);
   if (pool.service_s) shown.push(["Run time", seconds(pool.service_s.p50), `95 %: ${seconds(pool.service_s.p95)}`]);
   if (present(pool.oldest_s)) shown.push(["Oldest", seconds(pool.oldest_s), "in the queue"]);
+  if (pool.taken_ahead) shown.push(["By key", number(pool.taken_ahead.blocked), `wait, ${number(pool.taken_ahead.ready)} can start`]);
   shown.push(["To retry", number(pool.delayed), "waiting"], ["Dead letters", number(pool.dead_waiting), "waiting"]);
   const list = $("tiles");
   while (list.children.length > shown.length) list.lastChild.remove();
