@@ -114,9 +114,9 @@ impl Pool {
         self
     }
 
-    /// How long the queue must be empty before all workers are stopped. Zero means at once. By default 5 s, with
-    /// [`TargetWait`](crate::TargetWait) what [its `drain_after`](crate::TargetWait::drain_after) says, and otherwise 15 s
-    /// for programs that consume the queue themselves.
+    /// How long the queue must be empty before all workers are stopped. Zero means at once. By default
+    /// [the policy](crate::decide::PolicyKind::drain_after) says: 5 s for most policies, and 15 s for programs that consume
+    /// the queue themselves.
     pub fn drain_after(mut self, quiet: Duration) -> Self {
         self.drain_is_given = true;
         self.settings.drain_after = DrainAfter::After(quiet);
