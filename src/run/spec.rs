@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     config::{PoolSettings, SupervisorSettings},
-    decide::{PolicyKind, margin},
+    decide::PolicyKind,
     run::panics::catch,
-    runner::{JobTimes, RunnerManager},
+    runner::RunnerManager,
 };
 
 /// A pool to run: its settings, and the manager of its runners.
@@ -20,12 +20,12 @@ pub struct PoolSpec {
     pub runners: Arc<dyn RunnerManager>,
 }
 
-/// The first setting that no pool can work with, as a sentence; `None` if all are valid. `tidegate check` refuses the same.
+/// The first setting that no pool can work with, as a sentence; `None` if all are valid. `tidegate check` refuses the same,
+/// and more: mistakes that a pool can live with, such as jobs that may run beyond `ack_deadline`, at which it stops them.
 pub(super) fn problem(pool: &PoolSpec) -> Option<&'static str> {
     let PoolSpec { settings, runners } = pool;
-    // A manager that panics here has these defaults. The pool contains and reports its panics.
+    // A manager that panics here is taken for one whose runners run jobs. The pool contains and reports its panics.
     let consumes = catch(|| runners.consumes()).unwrap_or(false);
-    let times = catch(|| runners.times()).unwrap_or_default();
     let PoolSettings {
         policy,
         scaling,
@@ -104,10 +104,6 @@ pub(super) fn problem(pool: &PoolSpec) -> Option<&'static str> {
             "retry.breaker.pause must be above zero",
         ),
         (
-            !consumes && outlives(times, settings.ack_deadline),
-            "ack_deadline must be above the timeout of its jobs, their grace period and a twentieth of it to settle",
-        ),
-        (
             consumes && matches!(policy.kind, PolicyKind::TargetWait(_)),
             "its policy cannot aim at a waiting time: programs that consume the queue do not say how long messages wait",
         ),
@@ -118,15 +114,6 @@ pub(super) fn problem(pool: &PoolSpec) -> Option<&'static str> {
     ];
     let wrong = problems.into_iter().find(|(is_wrong, _)| *is_wrong)?;
     Some(wrong.1)
-}
-
-/// Whether jobs may run until their delivery is lost. Then they would run twice.
-fn outlives(times: JobTimes, ack_deadline: Duration) -> bool {
-    let room = ack_deadline.saturating_sub(margin(ack_deadline));
-    let needs = times
-        .timeout
-        .map(|timeout| timeout.saturating_add(times.stop_grace));
-    needs.is_some_and(|needs| needs > room)
 }
 
 /// The first limit that makes no sense, as a sentence.
@@ -158,7 +145,6 @@ mod tests {
     #[derive(Debug, Clone, Copy, Default)]
     struct Kind {
         consumes: bool,
-        times: JobTimes,
     }
 
     #[async_trait]
@@ -169,10 +155,6 @@ mod tests {
 
         fn consumes(&self) -> bool {
             self.consumes
-        }
-
-        fn times(&self) -> JobTimes {
-            self.times
         }
 
         async fn create(&self, _: CreateRunner) -> Result<Box<dyn Runner>, StartError> {
@@ -272,36 +254,11 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_may_outlive_its_delivery_is_refused() {
-        let of = |timeout: u64, grace: u64| {
-            let times = JobTimes {
-                timeout: Some(Duration::from_secs(timeout)),
-                stop_grace: Duration::from_secs(grace),
-            };
-            let settings = PoolSettings {
-                ack_deadline: Duration::from_secs(100),
-                ..PoolSettings::new("jobs")
-            };
-            let kind = Kind {
-                times,
-                ..Kind::default()
-            };
-            problem_with(settings, kind)
-        };
-        assert_eq!(of(90, 5), "none");
-        assert!(of(90, 6).starts_with("ack_deadline"));
-        assert!(of(u64::MAX, 1).starts_with("ack_deadline"));
-    }
-
-    #[test]
     fn what_means_nothing_to_programs_that_consume_is_refused() {
         let of = |change: fn(&mut PoolSettings)| {
             let mut settings = PoolSettings::new("jobs");
             change(&mut settings);
-            let kind = Kind {
-                consumes: true,
-                ..Kind::default()
-            };
+            let kind = Kind { consumes: true };
             problem_with(settings, kind)
         };
         assert_eq!(of(|_| {}), "none");

@@ -77,6 +77,47 @@ fn has_heading(file: &str, wanted: &str) -> bool {
     headings.any(|heading| anchor(heading) == wanted)
 }
 
+/// The numbers of the lines of text that are wider than 125 columns. Tables, code and HTML cannot be wrapped.
+fn wide_lines(page: &str) -> Vec<usize> {
+    let mut is_code = false;
+    let lines = page.lines().zip(1..);
+    let wide = lines.filter(|(line, _)| {
+        is_code ^= line.trim_start().starts_with("```");
+        let is_fixed =
+            is_code || line.starts_with("    ") || line.trim_start().starts_with(['|', '<']);
+        !is_fixed && line.chars().count() > 125
+    });
+    wide.map(|(_, number)| number).collect()
+}
+
+/// Pages that `tidegate docs` writes.
+const GENERATED: [&str; 2] = ["docs/configuration.md", "docs/metrics.md"];
+
+#[test]
+fn the_text_of_pages_is_no_wider_than_125_columns() {
+    let pages = all_pages().into_iter();
+    let written = pages.filter(|page| !GENERATED.contains(&page.as_str()));
+    let wide: Vec<_> = written
+        .flat_map(|page| {
+            let lines = wide_lines(&read(&page)).into_iter();
+            lines
+                .map(move |line| format!("{page}:{line}"))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(wide.is_empty(), "wrap the text at 125 columns: {wide:#?}");
+}
+
+#[test]
+fn only_text_counts_as_wide() {
+    let wide = "w".repeat(126);
+    let page = format!(
+        "{wide}\n| {wide} |\n```\n{wide}\n```\n    {wide}\n- {wide}\n{}\n",
+        "w".repeat(125)
+    );
+    assert_eq!(wide_lines(&page), [1, 7]);
+}
+
 #[test]
 fn every_file_that_a_page_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
