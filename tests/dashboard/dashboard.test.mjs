@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { appendFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { Node, ROOT, TOKEN, assertAccessible, buttons, close, deleteQueues, hasServer, launch, live, open, publish, record, row, startDaemon, unique, until } from "./support.mjs";
+import { Line, Node, ROOT, TOKEN, assertAccessible, buttons, close, deleteQueues, hasServer, launch, live, open, publish, record, row, startDaemon, unique, until } from "./support.mjs";
 
 // Longer than a queue that rises and drains takes on a machine that is busy compiling.
 const timeout = 180_000;
@@ -227,6 +227,8 @@ test("a pool is drained by button after a question, and its last job is given ba
   await publish(queues.drained, [{ id: "the-last" }]);
   const running = page.locator("#jobs tbody tr").getByText("the-last");
   await running.waitFor();
+  // The list of jobs and the row of the pool are read at different times.
+  await until("the pool is active", async () => (await row(page, "drained")).state === "active");
   await press(page, "Drain");
   await page.getByRole("heading", { name: "Drain drained?" }).waitFor();
   await press(page, "No");
@@ -552,6 +554,46 @@ test("a daemon that is started again is cut off, then live with what the page ha
     await close(page);
   } finally {
     await own.end();
+  }
+});
+
+test("a page that was cut off catches up on what has happened meanwhile", { timeout }, async () => {
+  const queue = unique("missed");
+  const own = await startDaemon({ pools: pool("missed", queue, ["/bin/true"]) });
+  const line = await new Line(own).open();
+  try {
+    const page = await open(browser, line, { pool: "missed" });
+    await live(page);
+    // Each sample that the page has, as the number of jobs that were done.
+    const samples = async () => {
+      const block = page.locator("#samples-block");
+      await block.evaluate((block) => (block.open = false));
+      await block.evaluate((block) => (block.open = true));
+      await page.locator("#samples tr").first().waitFor();
+      return page.locator("#samples tr").evaluateAll((rows) => rows.map((row) => Number(row.cells[7].textContent)));
+    };
+    const before = (await samples()).length;
+    await line.cut();
+    await page.locator("#link.bad").getByText("cut off").waitFor();
+    const history = async () => (await fetch(`${own.url}/api/v1/pools/missed/history`)).json();
+    const cut = (await history()).at.length;
+    await publish(queue, Array.from({ length: 7 }, () => ({})));
+    const sum = (counts) => counts.reduce((sum, count) => sum + count, 0);
+    await until("the daemon has samples of the time", async () => {
+      const { at, done } = await history();
+      return at.length >= cut + 3 && sum(done) === 7;
+    });
+    assert.equal(sum(await samples()), 0);
+    await line.open();
+    await live(page);
+    const after = await samples();
+    assert.equal(sum(after), 7);
+    assert.ok(after.length >= before + 3, `${before} samples before, ${after.length} after`);
+    await close(page);
+  } finally {
+    await line.cut();
+    await own.end();
+    await deleteQueues([queue]);
   }
 });
 

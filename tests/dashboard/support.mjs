@@ -87,6 +87,37 @@ export class Daemon {
   }
 }
 
+// What lies between a browser and a daemon. It can be cut while both live.
+export class Line {
+  constructor(daemon) {
+    this.target = daemon.port;
+    this.sockets = new Set();
+  }
+
+  // Again on the port of before, if it was cut.
+  async open() {
+    this.server = net.createServer((near) => {
+      const far = net.connect(this.target, "127.0.0.1");
+      for (const socket of [near, far]) {
+        this.sockets.add(socket);
+        socket.on("error", () => {}).on("close", () => (near.destroy(), far.destroy()));
+      }
+      near.pipe(far).pipe(near);
+    });
+    await new Promise((done, fail) => this.server.on("error", fail).listen(this.port ?? 0, "127.0.0.1", done));
+    this.port = this.server.address().port;
+    this.url = `http://127.0.0.1:${this.port}`;
+    return this;
+  }
+
+  async cut() {
+    const closed = new Promise((done) => this.server.close(done));
+    for (const socket of this.sockets) socket.destroy();
+    this.sockets.clear();
+    await closed;
+  }
+}
+
 export async function startDaemon(options) {
   return new Daemon({ port: await freePort(), ...options }).start();
 }

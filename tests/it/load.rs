@@ -122,6 +122,19 @@ fn a_load_is_confirmed_counted_and_in_the_queue() {
 }
 
 #[test]
+fn messages_that_the_broker_refuses_are_counted_and_fail_the_load() {
+    let queue = Queue::undeclared();
+    queue.declare_bounded(10);
+    let ran = load(queue.name(), &["--count", "40", "--size", "16"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    let report = ran.report();
+    let of = |key: &str| report[key].as_u64().unwrap();
+    assert!(of("refused") > 0, "{report}");
+    assert_eq!(of("confirmed") + of("refused"), 40, "{report}");
+    assert_eq!(u64::from(queue.ready("")), of("confirmed"), "{report}");
+}
+
+#[test]
 fn a_load_with_a_rate_takes_the_time_that_the_rate_gives() {
     let queue = Queue::new();
     let args = ["--duration", "2s", "--rate", "100", "--shape", "burst"];

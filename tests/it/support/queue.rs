@@ -87,6 +87,15 @@ impl Queue {
         self.declare_with(suffix, arguments);
     }
 
+    /// Declares a classic queue that refuses messages beyond this number.
+    pub(crate) fn declare_bounded(&self, messages: i32) {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongInt(messages));
+        let overflow = AMQPValue::LongString("reject-publish".into());
+        arguments.insert("x-overflow".into(), overflow);
+        self.declare_with("", arguments);
+    }
+
     /// Declares a durable classic queue. Its name is this one plus `suffix`.
     pub(crate) fn declare_beside(&self, suffix: &str) {
         self.declare_with(suffix, FieldTable::default());
