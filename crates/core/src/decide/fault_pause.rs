@@ -1,11 +1,12 @@
-//! How long a pool waits after failures of its runners.
+//! How long to wait after failures: of runners and programs, of a pool's own task, and of storing orders.
 
 use std::time::Duration;
 
-/// First pause after a runner could not start.
+/// The pause after the first failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
+
 /// The pause after this many failures in a row: 1 s, doubled for each further failure, up to a minute.
 pub fn fault_pause(failures: u32) -> Duration {
     FIRST_PAUSE
