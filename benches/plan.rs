@@ -1,4 +1,4 @@
-//! The time of the pure core: a plan for 100,000 workers, and a whole reconcile.
+//! How long the pure core takes: for a plan for 100,000 workers, and for a whole reconcile.
 
 use std::{hint::black_box, time::Duration};
 

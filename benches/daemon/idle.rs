@@ -1,4 +1,4 @@
-//! Pools without work, beside a bare lapin loop that reads as many queues.
+//! The cost of pools without work, compared with a bare lapin loop that reads as many queues.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ pub(crate) async fn measure(url: &str) {
     let bare = bare(&queues).await;
     let each = |percent: f64| percent * 1e4 / POOLS as f64 * POLL.as_secs_f64();
     println!(
-        "idle, {POOLS} pools: {ours:.2} % of a core (bound 2), {:.0} \u{b5}s a pool and look",
+        "idle, {POOLS} pools: {ours:.2} % of a core (bound 2), {:.0} \u{b5}s for each poll of a pool",
         each(ours)
     );
     println!(

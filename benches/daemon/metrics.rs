@@ -1,4 +1,4 @@
-//! `/metrics` with many pools, beside a bare exporter that renders as many lines.
+//! The cost of `/metrics` with many pools, compared with a bare exporter that renders as many lines.
 
 use std::time::{Duration, Instant};
 
@@ -69,7 +69,7 @@ fn bare(text: &str) {
     );
 }
 
-/// The bounds of the histogram of jobs. That of reconciles has a few less.
+/// The bounds of the histogram of job durations. The histogram of reconciles has a few bounds fewer.
 fn buckets(text: &str) -> Vec<f64> {
     let lines = text
         .lines()
@@ -81,7 +81,7 @@ fn buckets(text: &str) -> Vec<f64> {
         .collect()
 }
 
-/// Registers what made this line. A histogram is told by its last line.
+/// Registers the metric that this line belongs to. A histogram is registered at its last line, `_count`.
 fn register(recorder: &PrometheusRecorder, line: &str) {
     const METADATA: Metadata<'_> = Metadata::new("bench", Level::INFO, None);
     let Some((series, _)) = line.rsplit_once(' ').filter(|_| !line.starts_with('#')) else {

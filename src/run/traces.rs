@@ -57,7 +57,7 @@ impl fmt::Debug for dyn TraceLink {
     }
 }
 
-/// A span of one of the three operations. How a message is settled is named once that is known. The fields are
+/// A span of one of the three operations. How a message was settled is recorded later, when it is known. The fields are
 /// evaluated only if a subscriber takes them.
 macro_rules! operation {
     ($operation:literal, $name:expr, $kind:literal, $job:expr) => {{
@@ -96,7 +96,7 @@ pub(crate) struct DeliveryTrace {
     parent: Option<TraceContext>,
     /// The job, for the spans to come. `None` if no subscriber takes them.
     job: Option<Job>,
-    /// Open until the job runs, or is settled without.
+    /// Open until the job runs, or is settled without a run.
     receive: Span,
     /// Open while the job runs.
     process: Span,
@@ -128,14 +128,16 @@ impl DeliveryTrace {
             process: Span::none(),
         };
         let own = trace.link(&trace.receive);
-        // The message's context is the parent of `process` too. Without one the two are still of one trace.
+        // The message's context is the parent of `process` too. If the message has none, `receive` is the parent, so
+        // that both spans are in one trace.
         if trace.parent.is_none() {
             trace.parent = own;
         }
         trace
     }
 
-    /// The job runs: the span around its run, and the job with the context of this span if it differs.
+    /// The job runs. Returns the span around its run. If that span has a context of its own, also returns the job with
+    /// that context.
     pub(crate) fn runs(&mut self) -> (Span, Option<Job>) {
         self.receive = Span::none();
         let Some(job) = &self.job else {

@@ -1,4 +1,4 @@
-//! Checks that the files, folders and headings that the pages for developers name exist.
+//! Checks the pages: each file, folder and heading that a page names must exist.
 
 use std::{fs, path::Path};
 

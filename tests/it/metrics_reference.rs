@@ -25,7 +25,7 @@ fn labels(line: &str) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// Metrics whose first line comes with their first event: their labels are not known before.
+/// Metrics whose first line comes with their first event: their labels are not known before it.
 const LATE: [&str; 5] = [
     "tidegate_otlp_requests_total",
     "tidegate_runner_panics_total",
@@ -35,7 +35,7 @@ const LATE: [&str; 5] = [
 ];
 
 #[test]
-fn every_metric_of_a_daemon_is_on_the_page_and_every_one_of_the_page_is_a_daemon_s() {
+fn every_metric_of_a_daemon_is_on_the_page_and_the_page_has_no_other() {
     let page = include_str!("../../docs/metrics.md");
     let sections = sections(page);
     let queue = Queue::new();

@@ -77,7 +77,7 @@ conformance! {
         a_publish_to_no_queue_is_unroutable,
         a_publish_to_no_exchange_is_not_found,
         a_message_keeps_every_property_and_header,
-        a_copy_of_a_message_without_properties_has_none,
+        a_message_without_properties_arrives_without_properties,
         bodies_arrive_byte_for_byte,
         headers_up_to_the_limit_pass_and_beyond_it_are_refused,
         texts_that_amqp_cannot_express_are_refused,

@@ -159,7 +159,7 @@ fn the_supervisor_s_workers_are_a_ceiling_and_the_output_says_so() {
 }
 
 #[test]
-fn says_what_is_wrong_with_what_it_was_given() {
+fn an_invalid_input_is_refused_and_the_error_names_it_or_shows_the_valid_form() {
     let dir = files();
     for (command, code, words) in [
         (

@@ -1,7 +1,7 @@
-//! The packages of `shims` and the shell shim, as runners of tidegate, each if its interpreter is present.
+//! The packages of `shims` and the shell shim, as runners of tidegate. Each is tested if its interpreter is present.
 //!
-//! `scripts/test-shims` runs the vectors of the protocol against the packages. Here they meet the real other side, with
-//! the workers of those tests.
+//! `scripts/test-shims` runs the vectors of the protocol against the packages. The tests here run the workers of those
+//! vectors as processes of a real `warm` runner.
 
 use std::{path::Path, sync::Arc};
 
@@ -81,7 +81,7 @@ async fn reply(runner: &mut dyn Runner, act: &str, body: &'static [u8]) -> Reply
     }
 }
 
-/// What every package must do. Its own errors have the class `raised`.
+/// What every package must do. An error that its handler raises has the class `raised`.
 async fn holds(interpreter: &str, program: &str, raised: &str) {
     let mut runner = runner(interpreter, program).await;
     let runner = &mut *runner;

@@ -18,8 +18,9 @@ const RULES: BreakerRules = BreakerRules {
 struct Flaky {
     fails: Arc<AtomicBool>,
     runs: Arc<AtomicU32>,
-    /// Jobs that run now, and the most that ran at once since this was last asked.
+    /// Jobs that run now.
     running: Arc<AtomicU32>,
+    /// The most jobs that ran at once since the test last set this to zero.
     most: Arc<AtomicU32>,
 }
 

@@ -1,4 +1,4 @@
-//! What a pool prepares before it takes messages: it may have to copy the first one at once.
+//! A pool prepares to publish before it takes messages, because it may have to publish a copy of the first one at once.
 
 use tidegate::queue::QueueError;
 use tokio::sync::watch;

@@ -67,7 +67,7 @@ async fn pools_that_wait_for_a_reason_of_their_own_are_not_stuck() {
         pool.state == PoolState::Paused && pool.cause.is_none()
     })
     .await;
-    // Resumed for less than the stated time.
+    // Resumed for less than `STUCK_AFTER`.
     supervisor.resume(&name()).await.unwrap();
     throughout(&supervisor, STUCK_AFTER - TOLERANCE, "active", |pool| {
         pool.state != PoolState::Stuck

@@ -62,7 +62,7 @@ pub(crate) enum PlannedEvent {
     RefuseNewQueues(Duration),
     FailProbes(Duration),
     Withhold(Duration),
-    /// Answers to publishes and settlements are lost: the broker has them, or not.
+    /// Answers to publishes and settlements are lost. The broker may have carried out the request, or not.
     LoseAnswers(Duration),
     /// Runners cannot start.
     BreakRunners(Duration),
@@ -99,7 +99,7 @@ impl Plan {
         let settings = dice.settings();
         let length = dice.up_to_ms(60_000);
         let jobs = dice.jobs(length);
-        // Some runs have no fault, and stricter rules.
+        // Some runs have no fault, so stricter checks apply to them.
         let count = if dice.chance(0.1) {
             0
         } else {

@@ -1,4 +1,4 @@
-//! tidegate as a contender: the code that decides, fed as a pool feeds it.
+//! Tidegate as one of the scalers to compare: the real code that decides, with the inputs that a pool gives it.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::{
 pub struct PoolModel {
     /// The name of the run.
     pub name: String,
-    /// The decider of the pool's size.
+    /// The rules that decide the pool's size.
     pub rules: Rules,
     /// Time between two readings of the queue's depth. Above zero.
     pub poll_interval: Duration,
@@ -58,8 +58,9 @@ pub(crate) struct PoolScaler<'a> {
     poll_interval: Duration,
     allowance: Option<Allowance>,
     next: Moment,
-    /// Whether messages were ready at the last reading, and the time of the last reading without ready messages.
+    /// Whether messages were ready at the last reading.
     has_ready: bool,
+    /// The time of the last reading without ready messages.
     empty: Option<Moment>,
     watcher: Watcher<'a>,
 }
@@ -136,7 +137,7 @@ impl Scaler for PoolScaler<'_> {
     }
 }
 
-/// Carries a plan out, in the order of its steps.
+/// Carries out a plan.
 fn apply(plan: &Plan, world: &mut World<'_>) {
     for id in &plan.lift {
         world.retire(*id, false);

@@ -30,7 +30,7 @@ use crate::{
 };
 use tidegate_core::text::noun_for;
 
-/// A type that no broker has.
+/// A value that no broker has, as a type and as a leader locator.
 const IMPOSSIBLE: &str = "tidegate-look";
 const TYPE: &str = "x-queue-type";
 const LOCATOR: &str = "x-queue-leader-locator";
@@ -63,8 +63,8 @@ impl QueueFacts {
         argument.is_some_and(|value| value == "true")
     }
 
-    /// The known ways in which the queue loses messages by itself. Each text is read after the word "it". Empty if the
-    /// queue passes them to a dead-letter exchange.
+    /// The known ways in which the queue loses messages by itself. Each text is read after the word "it". A limit or a
+    /// time to live does not count if the queue has a dead-letter exchange, which then gets those messages.
     pub fn losses(&self) -> Vec<String> {
         let argument = |name: &str| self.arguments.get(name);
         let mut losses = Vec::new();
@@ -84,7 +84,7 @@ impl QueueFacts {
         }
         if let Some(unused) = argument("x-expires") {
             losses.push(format!(
-                "is deleted, with its messages, when it was not used for {unused} ms (x-expires)"
+                "is deleted, with its messages, when it has not been used for {unused} ms (x-expires)"
             ));
         }
         if self.is_transient {
@@ -98,12 +98,12 @@ impl QueueFacts {
 #[derive(Debug, PartialEq, Eq)]
 struct Difference {
     argument: String,
-    /// The queue's value. `None` if it has none.
+    /// The queue's value, and its AMQP type if the text names one. `None` if the queue does not have this argument.
     current: Option<(String, Option<String>)>,
 }
 
 pub(super) async fn ask(pool: &ChannelPool, queue: &QueueName) -> Result<QueueFacts, QueueError> {
-    let operation = format!("ask what the queue {queue} is");
+    let operation = format!("ask for the type and arguments of the queue {queue}");
     let mut facts = QueueFacts::default();
     if queue.as_str().len() > MAX_NAME_LEN {
         return Ok(facts);
@@ -191,9 +191,9 @@ impl Difference {
     ) -> bool {
         let Self { argument, current } = self;
         if argument == TYPE {
-            // A declare without a type means the classic type.
+            // A queue that was declared without a type is classic.
             let kind = current.map_or_else(|| "classic".to_owned(), |(value, _)| value);
-            // The broker compares its other arguments after its type.
+            // The broker compares some arguments of a quorum queue only after the type.
             let is_quorum = kind == "quorum";
             if is_quorum {
                 arguments.insert(TYPE.into(), AMQPValue::LongString(kind.as_str().into()));

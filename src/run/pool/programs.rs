@@ -21,11 +21,11 @@ const ANSWER: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct ProgramsView {
     holdings: Result<Holdings, String>,
-    /// The own addresses of each program's connections, by its process id.
+    /// The local addresses of each program's connections, by the program's process id.
     sockets: BTreeMap<i32, Vec<SocketAddr>>,
 }
 
-/// Looks at what programs hold, if there is a view and it is time. Cancel-safe.
+/// Looks at what programs hold, if the broker can show it and the last look is old enough. Cancel-safe.
 pub(super) async fn look(shared: &PoolShared) -> Option<ProgramsView> {
     let view = shared.programs.view.as_ref()?;
     let is_due = |asked| shared.now().since(asked) >= LOOK;
@@ -51,7 +51,7 @@ pub(super) async fn look(shared: &PoolShared) -> Option<ProgramsView> {
     };
     Some(ProgramsView {
         holdings,
-        // Without it, nobody knows which program holds what.
+        // Without the addresses, it is not known which program holds which messages.
         sockets: sockets.unwrap_or_default(),
     })
 }
@@ -119,7 +119,7 @@ fn spread(shared: &PoolShared, mut holders: u32) {
     }
 }
 
-/// What programs hold by the management API. Messages of programs that were told to end are not demand.
+/// What programs hold according to the management API. Messages of programs that were told to end are not demand.
 fn counted(
     shared: &PoolShared,
     seen: &Holdings,

@@ -22,7 +22,7 @@ pub enum FlushMode {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainReport {
-    /// Jobs that were settled meanwhile: done, retried later or dead-lettered.
+    /// Jobs that were settled during the drain: done, retried later or dead-lettered.
     pub finished: u64,
     /// How long it took.
     pub took: Duration,
@@ -47,7 +47,7 @@ pub enum DrainError {
         /// How many.
         given_back: u64,
     },
-    /// It was interrupted by [`stop_now`](super::Supervisor::stop_now).
+    /// The drain was interrupted by [`stop_now`](super::Supervisor::stop_now).
     #[error("the drain was interrupted: {}", unfinished(*given_back))]
     CutShort {
         /// How many.
@@ -66,7 +66,7 @@ pub enum DrainError {
     },
 }
 
-/// Shows how much was given back: messages, of which some jobs may not have begun, and what killed programs held.
+/// Says how many jobs and programs were given back. Jobs that had not begun count, and so do programs that were killed.
 fn unfinished(count: u64) -> String {
     let what = form_for(
         count,
@@ -138,7 +138,7 @@ pub enum SupervisorError {
         /// Why.
         why: OrderRefused,
     },
-    /// It is ending, so its pools stay as they are.
+    /// The supervisor is ending, so its pools stay as they are.
     #[error("the supervisor is ending, so its pools cannot be changed")]
     Ending,
     /// The pool has ended, or is ending.

@@ -166,7 +166,7 @@ mod tests {
         let table: &[(&[CourseEvent], &[CourseAction], Option<EndCause>)] = &[
             (&[Exited, OutputEnded], &[LINGERS, Finish], None),
             (&[OutputEnded, Exited], &[Wait, Finish], None),
-            // A grandchild that holds a pipe gets the second, and no more.
+            // A grandchild that holds a pipe gets `LINGER`, and no more time.
             (&[Exited, TimeUp], &[LINGERS, Finish], None),
             (
                 &[TimeUp, Exited, OutputEnded],
@@ -204,7 +204,7 @@ mod tests {
                 &[TERM, Wait, KILL],
                 Some(EndCause::Timeout),
             ),
-            // What ended by itself was not stopped by us.
+            // A job that ended by itself was not stopped by us.
             (&[Exited, StopAsked, TimeUp], &[LINGERS, Wait, Finish], None),
             (&[Exited, KillAsked], &[LINGERS, Finish], None),
             // A process that does not end even after a KILL is abandoned.

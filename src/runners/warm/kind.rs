@@ -1,4 +1,5 @@
-//! `warm` in the registry: it takes every shared key, and those that say when a process is replaced.
+//! `warm` in the registry: it takes every shared key, and keys of its own for how a process starts, how many jobs it
+//! holds and when it is replaced.
 
 use std::{sync::Arc, time::Duration};
 

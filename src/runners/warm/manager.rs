@@ -105,7 +105,7 @@ struct WarmRunner {
 struct ReadyProcess {
     link: Box<WarmLink>,
     wear: ProcessUsage,
-    /// It was checked since its last job, without a finding.
+    /// Whether a check after its last job found no problem.
     looked_at: bool,
 }
 

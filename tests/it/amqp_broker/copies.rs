@@ -106,7 +106,7 @@ async fn at_the_second(job: Job) -> Ended {
     }
 }
 
-/// Takes all messages from a queue, and counts each body.
+/// Takes all messages from a queue, and counts how often each message id occurs.
 async fn drain(url: &str, queue: &str) -> HashMap<String, u32> {
     let properties = ConnectionProperties::default();
     let connection = Connection::connect(url, properties)
@@ -298,7 +298,8 @@ async fn only_the_message_that_became_too_large_is_held() {
         .expect("drained");
 }
 
-/// The broker does not show such a message anywhere, and tries again after three minutes.
+/// A retry whose time is over stays at the broker while its queue is gone. No count of the broker includes it, and the
+/// broker tries again only after three minutes.
 #[tokio::test(flavor = "multi_thread")]
 async fn retries_whose_queue_is_gone_are_counted_and_reported() {
     let broker = faulty_broker().await;

@@ -160,7 +160,10 @@ pub(super) async fn a_cancelled_consumer_hands_over_what_it_had_buffered_and_the
     }
     assert!(is_at_its_end(&mut consumer).await);
     assert!(is_at_its_end(&mut consumer).await, "the end stays the end");
-    consumer.cancel().await.expect("a second cancel is none");
+    consumer
+        .cancel()
+        .await
+        .expect("a second cancel does nothing");
     consumer.close().await;
     bench.until_ready(&queue, 0).await;
 }

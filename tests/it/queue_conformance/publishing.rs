@@ -73,7 +73,7 @@ pub(super) async fn a_message_keeps_every_property_and_header(mut bench: Bench) 
     assert_eq!(**delivery.message(), expected);
 }
 
-pub(super) async fn a_copy_of_a_message_without_properties_has_none(mut bench: Bench) {
+pub(super) async fn a_message_without_properties_arrives_without_properties(mut bench: Bench) {
     let queue = bench.queue(bench.kind).await;
     bench.send(&queue, "bare").await;
     let mut consumer = bench.consume(&queue, 1).await;
@@ -204,7 +204,7 @@ pub(super) async fn a_message_that_may_be_dropped_is_dropped_if_no_queue_takes_i
     driver.publish(droppable(&missing)).await.expect("dropped");
     driver.publish(droppable(&queue)).await.expect("a publish");
     bench.until_ready(&queue, 1).await;
-    // No other message is dropped.
+    // Without `NoRoute::Drop`, the publish fails.
     let error = bench.publish_to(&missing, "lost").await;
     let error = error.expect_err("no such queue");
     assert_eq!(error.kind, QueueErrorKind::Unroutable);

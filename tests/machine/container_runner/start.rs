@@ -1,4 +1,4 @@
-//! Causes that keep a container from starting. Each is the runner's fault, and its text tells how to fix it.
+//! Causes that keep a container from starting. None of them is a failure of the job, and the error text names the cause.
 
 use std::{io, path::Path};
 
@@ -23,7 +23,7 @@ trials! {
     tasks(Need::Engine): [
         a_missing_image_is_not_a_failure_of_the_job,
         an_image_that_cannot_be_pulled_again_is_used_as_it_is,
-        a_limit_that_the_engine_does_not_support_is_not_a_failure_of_the_job,
+        a_network_mount_or_program_that_does_not_exist_is_not_a_failure_of_the_job,
     ],
 }
 
@@ -135,7 +135,7 @@ async fn an_image_that_cannot_be_pulled_again_is_used_as_it_is() {
     end.expect("the image is there");
 }
 
-async fn a_limit_that_the_engine_does_not_support_is_not_a_failure_of_the_job() {
+async fn a_network_mount_or_program_that_does_not_exist_is_not_a_failure_of_the_job() {
     let engine = engine();
     let mut no_network = engine.script("exit 0");
     no_network.network = Some("no-such-network".to_owned());

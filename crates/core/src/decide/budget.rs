@@ -35,7 +35,7 @@ pub struct Allowance {
     pub why: String,
 }
 
-/// Divides `total` workers among the pools, in their order.
+/// Divides `total` workers among the pools. The result has one part for each pool, in the same order.
 ///
 /// # Guarantees
 /// The parts add up to `total`, or to all that the pools need if that is less. No pool gets more than it needs. Each
@@ -95,8 +95,8 @@ pub fn allowances(total: u32, needs: &[PoolNeed]) -> Vec<Allowance> {
         .collect()
 }
 
-/// Raises `base` towards `limits` until `total` is used up: each receives the same number of workers per weight, up to its
-/// limit. The last workers, fewer than there are pools, go to the pools that are lowest for their weight.
+/// Raises `base` towards `limits` until `total` is used up. Each pool gets the same number of workers for each unit of its
+/// weight, up to its limit. The last workers, fewer than there are pools, go to the pools that are lowest for their weight.
 fn fill(total: u32, weights: &[u32], limits: &[u32], base: &[u32]) -> Vec<u32> {
     let mut parts: Vec<u32> = base.to_vec();
     let left = total.saturating_sub(sum(&parts));
@@ -111,7 +111,7 @@ fn fill(total: u32, weights: &[u32], limits: &[u32], base: &[u32]) -> Vec<u32> {
         .filter(|&at| parts[at] < limits[at])
         .map(|at| level(at, parts[at]))
         .collect();
-    // A worker at a time: the numbers are workers of one machine.
+    // One worker at a time is fast enough, because `left` is a number of workers of one machine.
     for _ in 0..left {
         let Some(Reverse(lowest)) = hungry.pop() else {
             break;

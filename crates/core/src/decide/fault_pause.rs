@@ -1,8 +1,9 @@
-//! How long a pool waits after failures: of its runners, and of readings of a queue that is missing.
+//! How long to wait after failures: of runners and programs, of a pool's own task, of storing orders, and of readings of a
+//! queue that is missing.
 
 use std::time::Duration;
 
-/// First pause after a runner could not start.
+/// The pause after the first failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause.
 const MAX_PAUSE: Duration = Duration::from_secs(60);

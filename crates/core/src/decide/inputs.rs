@@ -1,4 +1,4 @@
-//! The inputs of a decision: all that a policy is asked with, and what the record of the decision shows.
+//! The inputs of a decision: what a policy gets, and what the record of the decision shows.
 
 use std::time::Duration;
 

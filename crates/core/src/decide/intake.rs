@@ -11,7 +11,7 @@ use super::{
     Breaker, BreakerRules, BreakerSignal, BreakerState, Intake, JobId, Moment, fault_pause,
 };
 
-/// Number of different messages in a row whose commands did not start, at which the pool is faulted.
+/// The pool is faulted after this many different messages in a row whose command did not start.
 const LAUNCH_FAILURES: usize = 3;
 
 /// The causes that keep a pool from taking messages.
@@ -37,7 +37,7 @@ struct Fault {
     until: Moment,
 }
 
-/// What cannot start. The same kind of start proves the end of the fault.
+/// What cannot start. When something of the same kind starts, the fault ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FaultKind {
     /// A runner. A runner that starts ends the fault.
@@ -168,8 +168,8 @@ impl IntakeState {
         true
     }
 
-    /// The command behind a wrapper did not start. This counts as a problem of that message until different messages
-    /// have it. Returns whether the pool is now faulted.
+    /// The command behind a wrapper did not start. This counts as a problem of the message, until it happens to several
+    /// different messages. Returns whether the pool is now faulted.
     pub fn launch_failed(&mut self, job: &JobId) -> bool {
         if !self.launch_failures.contains(job) {
             self.launch_failures.push_back(job.clone());

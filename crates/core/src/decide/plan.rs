@@ -1,4 +1,4 @@
-//! The plan: the ordered steps from the present workers to the expected number. Data, not action.
+//! The plan: the steps from the present workers to the expected number. Data, not action.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Census, CensusWorker, Counts, Phase, RunnerId, WorkerId};
 
-/// The steps, in the order of the fields.
+/// The steps. Apply all of them to the workers and runners of the census, without a wait in between.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use = "a plan changes nothing until it is applied"]
 pub struct Plan {
@@ -115,8 +115,8 @@ pub fn plan(expected: u32, census: &Census, bounds: Bounds) -> Plan {
         }
     }
 
-    // Each waiting worker needs one runner, so the runners above that number go. This also covers workers that were
-    // lost with their connection, unless this plan starts their successors.
+    // Each waiting worker needs one runner, so the runners above that number go. This includes the runners of workers
+    // that were lost with their connection, unless this plan starts as many new workers.
     let waiting_after = counts.waiting - count(&plan.stop) + plan.spawn;
     let runners_over = counts.idle.saturating_sub(waiting_after) as usize;
     plan.delete = census
@@ -214,10 +214,10 @@ mod tests {
         preempt: false,
     };
 
-    /// Five examples: (bare workers, expected, diff, runners that go). The runners are idle in the first table and busy
-    /// in the second.
+    /// Five examples: (expected, difference of bare workers, runners that go). Of ten workers, five are bare. The others
+    /// have an idle runner in this test, and a busy one in the next.
     #[test]
-    fn the_five_examples_of_the_reference_hold_with_idle_runners() {
+    fn the_five_examples_hold_with_idle_runners() {
         for (expected, diff, runners_gone) in
             [(10, 0, 0), (15, 5, 0), (7, -3, 0), (5, -5, 0), (4, -5, 1)]
         {
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_five_examples_of_the_reference_hold_with_busy_runners_which_retire_instead() {
+    fn the_five_examples_hold_with_busy_runners_which_retire_instead() {
         for (expected, diff, retired) in
             [(10, 0, 0), (15, 5, 0), (7, -3, 0), (5, -5, 0), (4, -5, 1)]
         {

@@ -45,7 +45,7 @@ pub enum PolicyKind {
         /// The steps, sorted by demand.
         steps: Vec<Step>,
     },
-    /// As many workers as keep the waiting time of messages under a target, from measured arrivals and run times.
+    /// Enough workers to keep the waiting time of messages under a target, from measured arrivals and run times.
     TargetWait(TargetWait),
 }
 
@@ -116,7 +116,7 @@ impl Policy {
         Self::new(PolicyKind::Steps { steps })
     }
 
-    /// As many workers as keep the 95th percentile of waiting under `target`.
+    /// Enough workers to keep the 95th percentile of waiting times under `target`.
     ///
     /// # Panics
     /// If `target` is zero.
@@ -126,7 +126,7 @@ impl Policy {
     }
 
     /// The same policy, with workers planned to be busy for this share of their time: 0.8 is 80 %. Only `target_wait`
-    /// has it. Values outside 0.1 to 1 are moved to the nearest bound.
+    /// uses it. Values outside 0.1 to 1 are moved to the nearest bound.
     #[must_use]
     pub fn utilisation(mut self, share: f64) -> Self {
         if let PolicyKind::TargetWait(wait) = &mut self.kind {
@@ -135,8 +135,8 @@ impl Policy {
         self
     }
 
-    /// A policy of this kind with its default bounds: a floor of 1, and a ceiling that does not cut the kind's own
-    /// numbers.
+    /// A policy of this kind with its default bounds: a floor of 1, and as the ceiling the highest number that the kind
+    /// names. The ceiling is [`DEFAULT_MAX`] if the kind names no number of workers.
     pub fn new(kind: PolicyKind) -> Self {
         let max = match &kind {
             PolicyKind::Fixed { workers } => *workers,
@@ -210,8 +210,8 @@ impl Policy {
         }
     }
 
-    /// The policy in force while a schedule sets these bounds. A bound in which `by_hand` differs from this, the
-    /// configured policy, was set by the operator, and stays. A floor above the ceiling is lowered to it.
+    /// The policy in force while a schedule sets these bounds. `self` is the configured policy. If a bound of `by_hand`
+    /// differs from it, the operator has set that bound, and it stays. A floor above the ceiling is lowered to it.
     pub(super) fn scheduled(&self, bounds: &ScheduledBounds, by_hand: Option<&Self>) -> Self {
         let mut policy = by_hand.unwrap_or(self).clone();
         if let Some(max) = bounds.max.filter(|_| policy.max == self.max) {
@@ -227,7 +227,7 @@ impl Policy {
         policy
     }
 
-    /// Whether the policy asks for more than demand.
+    /// Whether the policy also uses measurements of arrivals and run times, and not only the demand.
     pub fn needs_measurements(&self) -> bool {
         matches!(self.kind, PolicyKind::TargetWait(_))
     }

@@ -1,7 +1,7 @@
 //! Settlement: what happens to a delivery, and what its copies carry.
 //!
 //! Pure, like [`decide`](crate::decide). A job's end, the message's history and the pool's settings give a
-//! [`Verdict`]. A verdict gives the messages to publish. The worker publishes and acknowledges them.
+//! [`Verdict`]. A verdict gives the messages to publish. The worker publishes them and settles the delivery.
 
 mod answer;
 mod broker_death;

@@ -153,7 +153,7 @@ impl From<ClientError> for CommandFailure {
             ClientError::Connect { .. } | ClientError::Timeout(_) | ClientError::Talk(_) => {
                 Exit::Unavailable
             }
-            // The supervisor understood the request, but its policy or its configuration is invalid.
+            // The supervisor understood the request, but the requested policy or the configuration is invalid.
             ClientError::Refused { status, .. } if *status == StatusCode::UNPROCESSABLE_ENTITY => {
                 Exit::BadConfiguration
             }
@@ -164,7 +164,7 @@ impl From<ClientError> for CommandFailure {
         let hint = match &error {
             ClientError::Connect { source, .. } => Some(match source.kind() {
                 io::ErrorKind::PermissionDenied => {
-                    "only the supervisor's own user and root may ask it"
+                    "only the supervisor's own user and root may connect to it"
                 }
                 _ => {
                     "start one with `tidegate run`, or name the running one's configuration \

@@ -151,8 +151,8 @@ fn end_below(tree: &Tree, top: Pid, children: Vec<Pid>, found: &mut BTreeSet<Pid
     }
 }
 
-/// Kills `pid` if it is still a child of `parent` or was inherited by this process, and returns whether it is.
-/// Another process's child may be reaped at any time, and its id be used again.
+/// Kills `pid` if it is still a child of `parent`, or if this process has inherited it. Returns whether that was so.
+/// Another process may reap its child at any time, and the id may then be used again.
 fn end_exactly(pid: Pid, parent: Pid) -> bool {
     let process = rustix::process::Pid::from_raw(pid.as_raw())
         .and_then(|process| pidfd_open(process, PidfdFlags::empty()).ok());

@@ -54,7 +54,7 @@ impl Ledger {
         };
         let entered = match entry {
             MessageState::Answered => Entered::Again,
-            // A missing confirm does not mean that the message was not accepted.
+            // The broker may have accepted a message although its confirm is missing.
             MessageState::Open | MessageState::Void => Entered::First,
         };
         *entry = MessageState::Answered;

@@ -8,7 +8,7 @@ use tidegate::config::{Described, DescribedKey, Shape, Written, described};
 pub(crate) fn schema() -> String {
     let described = described();
     let mut root = SchemaTable::new("tidegate's configuration");
-    // Keys of a section follow anywhere after it, so the sections come first.
+    // The keys of a section may come after other sections, so all sections are read first.
     for entry in &described {
         if let Described::Section { path, doc, .. } = entry {
             root.at(path).doc = doc;

@@ -48,7 +48,7 @@ impl Verbosity {
     fn filter(self) -> &'static str {
         match self {
             // The client library's errors are also returned to us and logged where their meaning is known. For
-            // example, a queue that does not exist may be no error.
+            // example, a missing queue is not always an error.
             Self::Normal => "warn,tidegate=info,lapin=off,async_rs=off",
             Self::Quiet => "warn,lapin=off,async_rs=off",
         }
@@ -181,7 +181,8 @@ pub fn left_out() -> u64 {
     RATES.get().map_or(0, |rates| rates.left_out())
 }
 
-/// The default hook would wait for the reader of standard error, and block every later panic.
+/// The panic hook: logs a panic. The default hook would wait for the reader of standard error, and block every later
+/// panic.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied();
@@ -230,7 +231,7 @@ where
         event: &Event<'_>,
     ) -> std::fmt::Result {
         let metadata = event.metadata();
-        let is_bounded = *metadata.level() <= Level::WARN && !tells_of_the_log(metadata);
+        let is_bounded = *metadata.level() <= Level::WARN && !reports_missing_lines(metadata);
         if is_bounded && !self.rates.admits(event) {
             // Empty output is not written.
             return Ok(());
@@ -326,13 +327,14 @@ fn is_level_or_target(word: &str) -> bool {
     word.parse::<LevelFilter>().is_ok() || TARGETS.contains(&word)
 }
 
-fn keeps_secrets(metadata: &Metadata<'_>) -> bool {
+/// Whether an event cannot show a credential. At levels finer than `warn`, some crates may log credentials.
+fn shows_no_secret(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
-    let is_privy = SEES_CREDENTIALS.iter().any(|name| target.starts_with(name));
-    !is_privy || *metadata.level() <= Level::WARN
+    let sees_credentials = SEES_CREDENTIALS.iter().any(|name| target.starts_with(name));
+    !sees_credentials || *metadata.level() <= Level::WARN
 }
 
-/// Spans for traces. The log has spans of its own: a line would name its job twice.
+/// Whether this is a span for traces. The log leaves it out: it has spans of its own, and a line would name its job twice.
 fn is_for_traces(metadata: &Metadata<'_>) -> bool {
     metadata.target() == tidegate::run::traces::TARGET
 }
@@ -341,22 +343,23 @@ fn is_for_traces(metadata: &Metadata<'_>) -> bool {
 /// lines are always logged.
 struct LogFilter(EnvFilter);
 
-fn tells_of_the_log(metadata: &Metadata<'_>) -> bool {
+/// Whether this line reports that other lines are missing.
+fn reports_missing_lines(metadata: &Metadata<'_>) -> bool {
     [stderr::DROPPED_TARGET, rates::TARGET].contains(&metadata.target())
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Filter<S> for LogFilter {
     fn enabled(&self, metadata: &Metadata<'_>, context: &Context<'_, S>) -> bool {
-        tells_of_the_log(metadata)
+        reports_missing_lines(metadata)
             || (!is_for_traces(metadata)
-                && keeps_secrets(metadata)
+                && shows_no_secret(metadata)
                 && Filter::enabled(&self.0, metadata, context))
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if tells_of_the_log(metadata) {
+        if reports_missing_lines(metadata) {
             Interest::always()
-        } else if keeps_secrets(metadata) && !is_for_traces(metadata) {
+        } else if shows_no_secret(metadata) && !is_for_traces(metadata) {
             Filter::<S>::callsite_enabled(&self.0, metadata)
         } else {
             Interest::never()

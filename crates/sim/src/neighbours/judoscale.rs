@@ -72,7 +72,7 @@ impl Scaler for Judoscale {
 struct Range {
     low: Duration,
     high: Duration,
-    /// Since when every queue time was below the range, or the last step down.
+    /// The time since which every queue time was below the range. A step down starts it again.
     calm_since: Option<Moment>,
 }
 
@@ -94,7 +94,7 @@ impl Range {
             self.calm_since = None;
             return workers;
         }
-        // The metric is about the 10 s before it.
+        // A metric covers the 10 s before it.
         let since = *self.calm_since.get_or_insert(now.before(METRICS));
         if now.since(since) < DOWN_DELAY {
             return workers;

@@ -36,7 +36,7 @@ pub struct Arrivals {
 }
 
 impl Arrivals {
-    /// Both averages at this rate, watched for so long.
+    /// Both averages at this rate, after watching for this long.
     pub fn steady(rate: f64, watched: Duration) -> Self {
         Self {
             fast: rate,
@@ -56,8 +56,8 @@ pub(in crate::decide) struct ArrivalMeter {
     fast: Average,
     slow: Average,
     total: u64,
-    /// Messages that were counted and are missing in the readings since. A worker that stops holding its delivery, or
-    /// a delivery between two places, is missing for a moment.
+    /// Messages that were counted before, but are missing from later readings. A delivery can be missing for a moment:
+    /// while it moves between two places, or when its worker no longer holds it.
     missing: u64,
 }
 
@@ -112,7 +112,7 @@ impl ArrivalMeter {
     fn count(&mut self, at: Moment, last: Seen, sum: u64) {
         let before = last.there.saturating_add(last.gone);
         let time = at.since(last.at);
-        // What is missing for longer was taken by others.
+        // A message that stays missing was taken by others.
         let kept = (-time.as_secs_f64() / FAST.as_secs_f64()).exp();
         self.missing = (self.missing as f64 * kept).ceil() as u64;
         let came = match sum.checked_sub(before) {
@@ -122,7 +122,7 @@ impl ArrivalMeter {
                 more - back
             }
             None => {
-                // More than a few were taken by others, or purged: they will not come back.
+                // If many are missing, others took them or they were purged, so they do not come back.
                 let fewer = before - sum;
                 self.missing = if fewer <= last.there / 4 + 16 {
                     self.missing + fewer
@@ -150,7 +150,7 @@ impl ArrivalMeter {
     }
 
     /// How long the oldest of the ready messages has waited, at least. Messages leave a queue in the order in which
-    /// they came, so the last `ready` of all that arrived are there. `None` if none is ready, or before the first
+    /// they came, so the ready messages are the last `ready` that arrived. `None` if none is ready, or before the first
     /// reading. No more than the last minute is known.
     pub(in crate::decide) fn oldest(&self, now: Moment, ready: u64) -> Option<Duration> {
         let last = self.seen.back()?;
@@ -160,7 +160,7 @@ impl ArrivalMeter {
             .checked_sub(ready)
             .filter(|_| ready > 0)?;
         let arrived = |seen: &&Seen| seen.there.saturating_add(seen.gone) > others;
-        // Readings in which it was not there yet come before those in which it was.
+        // The readings without the oldest message come before the readings with it.
         let first = self
             .seen
             .iter()

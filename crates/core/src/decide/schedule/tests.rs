@@ -188,7 +188,7 @@ fn a_cron_expression_that_never_opens_is_refused() {
 }
 
 #[test]
-fn a_cron_expression_has_exactly_five_fields() {
+fn a_cron_expression_without_five_valid_fields_is_refused_unless_it_is_a_nickname() {
     for text in [
         "",
         "* * *",

@@ -88,7 +88,7 @@ fn a_copy_keeps_the_messages_own_content_and_is_persistent() {
 }
 
 #[test]
-fn content_that_would_misroute_expire_or_have_a_copy_refused_moves_aside() {
+fn content_moves_aside_if_with_it_a_copy_would_be_misrouted_expired_or_refused() {
     let copy = retried(&hostile());
     assert_eq!(copy.properties.expiration.as_deref(), Some("3500"));
     assert_eq!(copy.properties.user_id, None);
@@ -203,7 +203,7 @@ fn a_dead_letter_tells_a_person_what_happened() {
         message: String::from("exit code 3"),
         failure: Some(Failure {
             kind: FailureKind::Exit(3),
-            message: String::from("of which a death says more"),
+            message: String::from("not shown: the death has its own message"),
             stderr_tail: Some(String::from("Traceback ...")),
         }),
     };
@@ -537,7 +537,7 @@ fn a_letter_from_the_broker_goes_back_without_its_x_death_header() {
 
 proptest! {
     /// A message that was published straight to the queue comes back unchanged, but persistent. If it dies again, its
-    /// letter tells the same.
+    /// letter is the same.
     #[test]
     fn retrying_a_dead_letter_publishes_the_original_message(
         headers in proptest::collection::btree_map("[a-z]{1,12}", "\\PC{0,20}", 0..6),

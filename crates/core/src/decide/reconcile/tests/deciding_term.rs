@@ -65,7 +65,7 @@ fn the_term_that_last_changed_the_number_is_recorded_as_the_deciding_one() {
             18,
             TermName::DownStep,
         ),
-        // The window allows 19, but the step of two is the smaller change.
+        // The window allows 10, but one step stops two workers at most.
         (
             steps(99, 2, 9),
             vec![(0, 20, 0), (8, 10, 0), (12, 5, 0)],

@@ -29,7 +29,7 @@ fn every_policy() -> impl Strategy<Value = Policy> {
     .prop_map(|(policy, min, max)| policy.max(max).min_active(min))
 }
 
-/// Bounds that hold for an hour from each full hour on, or none.
+/// Bounds that hold for the first half of each hour, or none.
 fn any_schedule() -> impl Strategy<Value = Schedule> {
     proptest::option::of((5u32..60, 0u32..5)).prop_map(|bounds| {
         let entries = bounds.map(|(max, min_active)| ScheduleEntry {
@@ -153,7 +153,7 @@ proptest! {
         }
     }
 
-    /// Messages come and go at one rate, and as many wait and run at each reading.
+    /// Messages come and go at one rate. Each reading has the same numbers of ready and held messages.
     #[test]
     fn a_constant_input_leads_to_one_number(
         case in any_case(),
